@@ -1,0 +1,291 @@
+"""Requests to one apiserver: get, list, create, patch, apply, delete, and streams; failures as our own errors.
+
+This is the byte seam: aiohttp's and the apiserver's errors are mapped to `vnode.errors` here and nowhere else.
+Bodies come back as bytes, to be decoded once by who needs them. Retrying is the caller's affair.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from vnode.errors import ApiError, Conflict, Gone, NotFound, Rejected, Unauthorized, Unavailable
+from vnode.kube.credentials import Connection, Credentials
+from vnode.kube.keepalive import kept_alive
+from vnode.kube.objects import Json, JsonDict, Key
+from vnode.names import FIELD_MANAGER, USER_AGENT
+from vnode.telemetry.metrics import Metrics
+
+REQUEST_LIMIT_S: Final = 30.0
+MAX_BODY: Final = 64 * 2**20  # one answer; a page of 500 Pods is about 7 MiB
+MAX_ERROR_BODY: Final = 64 * 2**10
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+class Resource(NamedTuple):
+    """A kind's place in the API: `prefix` is `/api/v1` or `/apis/GROUP/VERSION`."""
+
+    prefix: str
+    plural: str
+
+    def path(self, key: Key | None = None, subresource: str = "") -> str:
+        """The request path of the collection (no key), a namespace's collection (no name), or one object.
+
+        Names are quoted: nothing in a key can leave its segment.
+        """
+        path = self.prefix
+        if key is not None and key.namespace:
+            path += f"/namespaces/{quote(key.namespace, safe='')}"
+        path += f"/{self.plural}"
+        if key is not None and key.name:
+            path += f"/{quote(key.name, safe='')}"
+        return f"{path}/{subresource}" if subresource else path
+
+
+PODS: Final = Resource("/api/v1", "pods")
+NODES: Final = Resource("/api/v1", "nodes")
+NAMESPACES: Final = Resource("/api/v1", "namespaces")
+CONFIG_MAPS: Final = Resource("/api/v1", "configmaps")
+SECRETS: Final = Resource("/api/v1", "secrets")
+EVENTS: Final = Resource("/api/v1", "events")
+LEASES: Final = Resource("/apis/coordination.k8s.io/v1", "leases")
+TOKEN_REVIEWS: Final = Resource("/apis/authentication.k8s.io/v1", "tokenreviews")
+ACCESS_REVIEWS: Final = Resource("/apis/authorization.k8s.io/v1", "subjectaccessreviews")
+SELF_ACCESS_REVIEWS: Final = Resource("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews")
+SIGNING_REQUESTS: Final = Resource("/apis/certificates.k8s.io/v1", "certificatesigningrequests")
+
+Params = Mapping[str, str] | list[tuple[str, str]]
+
+
+class Client:
+    """One side's apiserver. `side` ("home" or the peer's name) labels its metrics.
+
+    Opens nothing until the first request; `close` it at the end. Safe for any number of tasks.
+    """
+
+    def __init__(self, credentials: Credentials, side: str, metrics: Metrics) -> None:
+        self._credentials = credentials
+        self._session: aiohttp.ClientSession | None = None
+        self.side = side
+        self._metrics = metrics
+
+    async def close(self) -> None:
+        """Close every connection. The client may be used again afterwards."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def connection(self) -> Connection:
+        """The connection requests use now, for those who must dial themselves (streams, addresses)."""
+        return await self._credentials.current()
+
+    async def get(self, resource: Resource, key: Key, *, subresource: str = "", params: Params = ()) -> bytes:  # type: ignore[assignment]
+        """One object's bytes. Raises `NotFound`, and any `ApiError`, as every method here does."""
+        return await self._request("get", "GET", resource, resource.path(key, subresource), params)
+
+    async def list_page(self, resource: Resource, namespace: str, params: Params, accept: str = JSON) -> bytes:
+        """One page of a list (`namespace` "" for all)."""
+        return await self._request("list", "GET", resource, resource.path(Key(namespace, "")), params, accept=accept)
+
+    async def create(
+        self, resource: Resource, namespace: str, manifest: Json, *, name: str = "", subresource: str = ""
+    ) -> bytes:
+        """Create one object (or POST to a subresource of `name`). Raises `Conflict` when the name is taken."""
+        path = resource.path(Key(namespace, name), subresource)
+        return await self._request("create", "POST", resource, path, {"fieldManager": FIELD_MANAGER}, body=manifest)
+
+    async def patch(self, resource: Resource, key: Key, patch: Any, kind: str, *, subresource: str = "") -> bytes:
+        """Send a patch of content type `kind`. Put the uid into its metadata to have it as a precondition."""
+        path = resource.path(key, subresource)
+        params = {"fieldManager": FIELD_MANAGER}
+        return await self._request("patch", "PATCH", resource, path, params, body=patch, content_type=kind)
+
+    async def apply(self, resource: Resource, key: Key, manifest: Json, *, subresource: str = "") -> bytes:
+        """Server-side apply under our field manager, taking over fields others hold."""
+        path = resource.path(key, subresource)
+        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._request("apply", "PATCH", resource, path, params, body=manifest, content_type=APPLY_PATCH)
+
+    async def replace(self, resource: Resource, key: Key, manifest: Json, *, subresource: str = "") -> bytes:
+        """PUT; the resourceVersion in `manifest` is the precondition. Raises `Conflict` when it is old."""
+        path = resource.path(key, subresource)
+        return await self._request("update", "PUT", resource, path, {"fieldManager": FIELD_MANAGER}, body=manifest)
+
+    async def delete(self, resource: Resource, key: Key, *, uid: str, grace_s: int | None = None) -> bytes:
+        """Delete exactly the object with this uid; the answer is the object where it goes gracefully, else a Status.
+
+        Raises `NotFound`, or `Conflict` when the name has a new owner.
+        """
+        options: JsonDict = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        return await self._request("delete", "DELETE", resource, resource.path(key), (), body=options)
+
+    async def get_path(self, path: str, *, limit_s: float = REQUEST_LIMIT_S) -> bytes:
+        """GET a path that is no resource (`/readyz`, `/version`)."""
+        return await self._request("get", "GET", Resource("", path), path, (), limit_s=limit_s)
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        params: Params,
+        *,
+        accept: str = JSON,
+        idle_s: float | None = None,
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """GET a body without end (watch, log). The headers must come within `REQUEST_LIMIT_S`, data within `idle_s`.
+
+        Raises `ApiError` for a refusal. A stream that breaks raises `Unavailable` from the block's reads.
+        """
+        connection = await self._credentials.current()
+        code = 0
+        try:
+            async with asyncio.timeout(REQUEST_LIMIT_S):
+                response = await self._send("GET", connection, path, params, None, JSON, accept, idle_s)
+            code = response.status
+            try:
+                await self._raise_for(response, connection)
+                self._count(verb, resource, code)
+                yield response.content
+            finally:
+                response.close()  # not released: an unread body never goes back to the pool
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if code == 0:
+                self._count(verb, resource, code)
+            raise self._unavailable(error, connection) from error
+
+    async def _request(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        path: str,
+        params: Params | tuple[()],
+        *,
+        body: Any = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+        limit_s: float = REQUEST_LIMIT_S,
+    ) -> bytes:
+        connection = await self._credentials.current()
+        data = msgspec.json.encode(body) if body is not None else None
+        code = 0
+        try:
+            async with asyncio.timeout(limit_s):
+                response = await self._send(method, connection, path, params, data, content_type, accept, limit_s)
+                async with response:
+                    code = response.status
+                    await self._raise_for(response, connection)
+                    return await _read(response, MAX_BODY)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(error, connection) from error
+        finally:
+            self._count(verb, resource, code)
+
+    async def _send(
+        self,
+        method: str,
+        connection: Connection,
+        path: str,
+        params: Params | tuple[()],
+        data: bytes | None,
+        content_type: str,
+        accept: str,
+        idle_s: float | None,
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=55, ttl_dns_cache=60, socket_factory=kept_alive
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": USER_AGENT},
+                auto_decompress=True,
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        query = f"?{urlencode(params if isinstance(params, list) else dict(params))}" if params else ""
+        headers = {"Accept": accept, **connection.headers}
+        if data is not None:
+            headers["Content-Type"] = content_type
+        return await self._session.request(
+            method,
+            URL(f"{connection.server}{path}{query}", encoded=True),
+            data=data,
+            headers=headers,
+            ssl=connection.tls or False,
+            server_hostname=connection.server_name,
+            proxy=connection.proxy,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=idle_s),
+        )
+
+    async def _raise_for(self, response: aiohttp.ClientResponse, connection: Connection) -> None:
+        if response.status < 300:
+            return
+        if response.status == 401:
+            self._credentials.rejected(connection)
+        raise error_of(response.status, await _read(response, MAX_ERROR_BODY), response.headers.get("Retry-After"))
+
+    def _unavailable(self, error: BaseException, connection: Connection) -> ApiError:
+        if isinstance(error, ApiError):
+            return error
+        if isinstance(error, ssl.SSLError | aiohttp.ClientConnectorSSLError):
+            self._credentials.rejected(connection)  # a client certificate past its end looks like this
+        detail = str(error) or type(error).__name__
+        return Unavailable(f"{connection.server}: {detail}")
+
+    def _count(self, verb: str, resource: Resource, code: int) -> None:
+        self._metrics.kube_requests.labels(self.side, verb, resource.plural, str(code)).inc()
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            raise Unavailable(f"the answer is longer than {limit} bytes", response.status)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+class _Status(msgspec.Struct):
+    message: str = ""
+    reason: str = ""
+
+
+def error_of(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
+    """The error for an answer: by HTTP code, with the `metav1.Status` message where the body has one."""
+    try:
+        status = msgspec.json.decode(body, type=_Status)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        status = _Status()
+    message = status.message or body[:300].decode(errors="replace").strip() or f"HTTP {code}"
+    match code:
+        case 404:
+            return NotFound(message, code, status.reason)
+        case 409:
+            return Conflict(message, code, status.reason)
+        case 410:
+            return Gone(message, code, status.reason)
+        case 401:
+            return Unauthorized(message, code, status.reason)
+        case 400 | 403 | 405 | 406 | 413 | 415 | 422:
+            return Rejected(message, code, status.reason)
+        case _:
+            after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+            return Unavailable(message, code, status.reason, min(after, 60.0))

@@ -1,0 +1,257 @@
+"""Kubeconfig or in-cluster files -> a `Connection`, renewed for as long as the process lives.
+
+Kubeconfigs are read by the `kubernetes` package: merging, exec plugins, OIDC, token files, client certificates.
+It runs in a child process (`python -m vnode.kube.credentials`) for three reasons: importing it costs 44 MB that a
+long-lived process need not carry, an exec plugin that hangs can be killed where a thread cannot, and the private
+keys it writes to temporary files are gone when the child is. The child prints one JSON object and exits.
+
+Called by `kube.client` only. This is the only door for the `kubernetes` package.
+"""
+
+import asyncio
+import json
+import os
+import ssl
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from vnode.errors import ConfigError, Unavailable
+from vnode.kube.objects import utc_now
+
+IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+RESOLVE_LIMIT_S = 60.0
+RENEW_BEFORE = timedelta(seconds=60)  # renewed this long before what the credential says is its end
+REREAD_EVERY = timedelta(seconds=60)  # token files, as client-go does
+REJECT_EVERY = timedelta(seconds=10)  # at most one early renewal for a refused credential in this time
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to speak to one apiserver now. `tls` is None for plain http."""
+
+    server: str
+    tls: ssl.SSLContext | None = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    server_name: str | None = None
+    proxy: str | None = None
+
+
+class Credentials(Protocol):
+    """Where a client gets its connection from, before each request."""
+
+    async def current(self) -> Connection:
+        """The connection to use. Raises `Unavailable` when it cannot be renewed now."""
+
+    def rejected(self, connection: Connection) -> None:
+        """The server did not accept this one: renew it at the next call of `current`."""
+
+
+class _Renewed:
+    """A connection kept until it is near its end or refused; renewals are single-flight."""
+
+    def __init__(self, resolve: Callable[[], Any], now: Callable[[], datetime]) -> None:
+        self._resolve = resolve
+        self._now = now
+        self._connection: Connection | None = None
+        self._renew_at: datetime | None = None
+        self._resolved_at: datetime | None = None
+        self._lock = asyncio.Lock()
+
+    async def current(self) -> Connection:
+        connection = self._connection
+        if connection is not None and (self._renew_at is None or self._now() < self._renew_at):
+            return connection
+        async with self._lock:  # held over the child's run on purpose: all others need its answer
+            if self._connection is None or (self._renew_at is not None and self._now() >= self._renew_at):
+                await self._renew()
+            assert self._connection is not None
+            return self._connection
+
+    async def _renew(self) -> None:
+        settings, renew_at = await self._resolve()
+        if self._connection is None or settings != self._settings:
+            # TLS contexts are made anew only when something changed: connections are pooled by context.
+            self._connection = _connection(settings)
+            self._settings: dict[str, Any] = settings
+        self._renew_at = renew_at
+        self._resolved_at = self._now()
+
+    def rejected(self, connection: Connection) -> None:
+        now = self._now()
+        if connection is self._connection and (self._resolved_at is None or now - self._resolved_at > REJECT_EVERY):
+            self._renew_at = now
+
+
+def from_kubeconfig(paths: str, context: str = "", now: Callable[[], datetime] = utc_now) -> Credentials:
+    """Credentials of one context of a kubeconfig (`paths` may name several files, as $KUBECONFIG does)."""
+
+    async def resolve() -> tuple[dict[str, Any], datetime | None]:
+        settings = await _resolve_in_child(paths, context)
+        expiry = settings.pop("expiry", None)
+        refreshed = settings.pop("refresh", False)
+        if expiry is not None:
+            # A plugin may hand out a token already near its end: ask again soon, not in a loop.
+            return settings, max(datetime.fromisoformat(expiry) - RENEW_BEFORE, now() + timedelta(seconds=5))
+        return settings, now() + 5 * REREAD_EVERY if refreshed else None
+
+    return _Renewed(resolve, now)
+
+
+def in_cluster(now: Callable[[], datetime] = utc_now) -> Credentials:
+    """Credentials of the ServiceAccount of the Pod we run in."""
+
+    async def resolve() -> tuple[dict[str, Any], datetime | None]:
+        try:
+            token = await asyncio.to_thread((IN_CLUSTER / "token").read_text)
+            authority = await asyncio.to_thread((IN_CLUSTER / "ca.crt").read_text)
+        except OSError as error:
+            raise Unavailable(f"cannot read the ServiceAccount's files: {error}") from error
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        return {"server": server, "ca": authority, "authorization": f"Bearer {token.strip()}"}, now() + REREAD_EVERY
+
+    return _Renewed(resolve, now)
+
+
+def home(kubeconfig: str = "", context: str = "") -> Credentials:
+    """The home cluster's credentials, found in kubectl's order.
+
+    `--kubeconfig`, else $KUBECONFIG, else `~/.kube/config`, else the Pod we run in. Raises `ConfigError` when
+    there is none of them.
+    """
+    if kubeconfig:
+        return from_kubeconfig(kubeconfig, context)
+    if os.environ.get("KUBECONFIG"):
+        return from_kubeconfig(os.environ["KUBECONFIG"], context)
+    default = Path.home() / ".kube" / "config"
+    if default.exists():
+        return from_kubeconfig(str(default), context)
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and (IN_CLUSTER / "token").exists():
+        return in_cluster()
+    raise ConfigError(
+        "no home cluster: give --kubeconfig, set KUBECONFIG, or run in a cluster (~/.kube/config is absent)"
+    )
+
+
+async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "vnode.kube.credentials",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(RESOLVE_LIMIT_S):
+            out, err = await child.communicate(json.dumps({"paths": paths, "context": context}).encode())
+    except TimeoutError:
+        raise Unavailable(f"reading {paths} took more than {RESOLVE_LIMIT_S:.0f} s (an exec plugin?)") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode != 0:
+        lines = err.decode(errors="replace").strip().splitlines()
+        detail = lines[-1] if lines else f"exit code {child.returncode}"
+        raise Unavailable(f"{paths}: {detail}")
+    answer = json.loads(out)
+    if "error" in answer:
+        raise Unavailable(f"{paths}: {answer['error']}")
+    assert isinstance(answer, dict)
+    return answer
+
+
+def _connection(settings: dict[str, Any]) -> Connection:
+    server = str(settings["server"])
+    try:
+        tls = _tls(settings) if server.startswith("https://") else None
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise Unavailable(f"the certificates of {server} cannot be used: {error}") from error
+    headers = {"Authorization": settings["authorization"]} if settings.get("authorization") else {}
+    return Connection(server, tls, headers, settings.get("server_name"), settings.get("proxy"))
+
+
+def _tls(settings: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.get("insecure"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif settings.get("ca"):
+        context.load_verify_locations(cadata=settings["ca"])
+    else:
+        context.load_default_certs()
+    if settings.get("cert"):
+        load_chain(context, settings["cert"], settings["key"])
+    return context
+
+
+def load_chain(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Load a PEM pair that is in memory; `ssl` takes only files, so a private one lives for this call."""
+    with tempfile.NamedTemporaryFile("w", suffix=".pem", dir=_private_dir()) as file:  # mode 0600
+        file.write(key.rstrip() + "\n" + certificate)
+        file.flush()
+        context.load_cert_chain(file.name)
+
+
+def _private_dir() -> str | None:
+    # Memory, not disk, where the machine has it; also there under a read-only root file system.
+    shm = "/dev/shm"  # noqa: S108 - the files there are 0600 and deleted at once
+    return shm if os.access(shm, os.W_OK) else None
+
+
+def _read(paths: str, context: str) -> dict[str, Any]:
+    """In the child: everything of one context, as text. Raises whatever the `kubernetes` package raises."""
+    from kubernetes.client import Configuration
+    from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
+
+    merger = KubeConfigMerger(paths)
+    if merger.config is None:
+        raise ConfigError("no such file")
+    loader = KubeConfigLoader(merger.config, active_context=context or None, config_base_path=None)
+    configuration = Configuration()
+    loader.load_and_set(configuration)
+    values = vars(loader)
+    user = loader._user.value if loader._user is not None else {}  # noqa: SLF001 - no public reader
+    if "exec" in user and "token" not in values and "cert_file" not in values:
+        raise ConfigError(f"exec plugin {user['exec'].get('command')!r} gave no credential")
+
+    def content(name: str) -> str | None:
+        return Path(values[name]).read_text() if values.get(name) else None
+
+    expiry = values.get("expiry")
+    return {
+        "server": values["host"],
+        "ca": content("ssl_ca_cert"),
+        "cert": content("cert_file"),
+        "key": content("key_file"),
+        "authorization": values.get("token"),
+        "insecure": values.get("verify_ssl") is False,
+        "server_name": values.get("tls_server_name"),
+        "proxy": values.get("proxy"),
+        "expiry": expiry.isoformat() if expiry is not None else None,
+        "refresh": bool({"tokenFile", "client-certificate", "exec", "auth-provider"} & set(user)),
+    }
+
+
+def _main() -> None:
+    import logging
+
+    logging.basicConfig(format="%(message)s")  # the package logs why a plugin failed, and goes on
+    request = json.load(sys.stdin)
+    try:
+        answer = _read(request["paths"], request["context"])
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells the user in one line
+        answer = {"error": str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()

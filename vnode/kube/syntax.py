@@ -1,0 +1,36 @@
+"""What the apiserver accepts as a name, label or taint: the checks of apimachinery `pkg/util/validation`.
+
+Pure. Each function returns what is expected of a wrong value, "" when it is right. Called by `config` and `policy`.
+"""
+
+import re
+from typing import Final
+
+DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # to be used with fullmatch
+_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+def dns_label(text: str) -> str:
+    """RFC 1123 label: names of namespaces, Services."""
+    return "" if DNS_LABEL.fullmatch(text) else "expected a DNS-1123 label (a-z, 0-9 and -, at most 63 characters)"
+
+
+def dns_subdomain(text: str) -> str:
+    """RFC 1123 subdomain: names of Nodes, Pods, most objects."""
+    right = len(text) <= 253 and all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", part) for part in text.split("."))
+    return "" if right else "expected a DNS-1123 subdomain (a-z, 0-9, - and ., at most 253 characters)"
+
+
+def qualified_name(text: str) -> str:
+    """Keys of labels and taints, names of resources: `[subdomain/]name`."""
+    domain, slash, name = text.rpartition("/")
+    if _NAME.fullmatch(name) and (not slash or not dns_subdomain(domain)):
+        return ""
+    return "expected a key [domain/]name (name: letters, digits, -, _ and ., at most 63 characters)"
+
+
+def label_value(text: str) -> str:
+    """Values of labels and taints; may be empty."""
+    if not text or _NAME.fullmatch(text):
+        return ""
+    return "expected a label value (letters, digits, -, _ and ., at most 63 characters)"

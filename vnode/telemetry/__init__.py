@@ -1,0 +1,1 @@
+"""What vnode tells about itself: metrics, health answers, logs. Imports no other room."""
