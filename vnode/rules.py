@@ -1,0 +1,212 @@
+"""What a configuration must satisfy beyond its types; each breach is one line: where it was said, key, expectation.
+
+Says nothing about whether a peer answers: that is `vnode check`. Pure, but for a look at the files that are named.
+Called by `cli` after `config.combine`, and by `app` once the home cluster's name is known.
+"""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from vnode import names
+from vnode.config import NamespacesSpec, PeerSpec, Settings, default_cluster_name
+from vnode.errors import ConfigError
+from vnode.kube import syntax
+from vnode.kube.objects import quantity
+from vnode.policy.namespaces import LabelSelector, NamespaceMap, shared, valid_template
+from vnode.schema import yaml_problem
+
+OWNED_LABELS: Final = {
+    "kubernetes.io/hostname": "",
+    "kubernetes.io/os": "",
+    "kubernetes.io/arch": "",
+    "kubernetes.io/role": "",
+    "type": "",
+    "topology.kubernetes.io/region": "; say node.region",
+    "topology.kubernetes.io/zone": "; say node.zone",
+}
+RESOURCES: Final = ("cpu", "memory", "ephemeral-storage", "pods")
+
+
+def validate(settings: Settings) -> None:
+    """Refuse what cannot work: bad names, labels, quantities, unusable kubeconfigs, peers in each other's way.
+
+    Raises ConfigError with one line for each problem: where it was said, the key, what is expected.
+    To be called again once a derived cluster name is known, as a template could spell that name out.
+    """
+    cluster = settings.cluster or default_cluster_name("0" * 8)
+    problems = [settings.place + problem for problem in _general_problems(settings)]
+    clusters: list[Hashable] = []
+    for peer, place in zip(settings.peers, settings.peer_places, strict=True):
+        problems.extend(place + problem for problem in _peer_problems(peer, cluster))
+        try:
+            clusters.append(_cluster_of(peer))
+        except ConfigError as e:
+            problems.append(f"{place}{e}")
+            clusters.append(peer.name)
+    problems.extend(_mutual_problems(settings, cluster, clusters))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _general_problems(settings: Settings) -> Iterator[str]:
+    if settings.cluster:
+        yield from _refused("cluster", syntax.dns_label, settings.cluster)
+    if settings.kubelet.address:
+        try:
+            ipaddress.ip_address(settings.kubelet.address)
+        except ValueError:
+            yield f"kubelet.address: expected an IP address, got {settings.kubelet.address!r}"
+    if settings.kubelet.client_ca:
+        try:
+            if "-----BEGIN CERTIFICATE-----" not in _text(settings.kubelet.client_ca):
+                yield f"kubelet.clientCA: expected certificates in PEM, found none in {settings.kubelet.client_ca}"
+        except ConfigError as e:
+            yield f"kubelet.clientCA: {e}"
+    if not settings.peers:
+        yield "peers: expected at least one peer, here or by --peer NAME=KUBECONFIG"
+
+
+def _peer_problems(peer: PeerSpec, cluster: str) -> Iterator[str]:
+    node = peer.node
+    yield from _refused("name", syntax.dns_label, peer.name)
+    if node.name:
+        yield from _refused("node.name", syntax.dns_subdomain, node.name)
+        yield from _refused("node.name", syntax.label_value, node.name)  # it labels what we make at the peer
+    yield from _label_problems("node.labels", node.labels)
+    for key in node.labels:
+        if key in OWNED_LABELS or key.startswith(f"{names.DOMAIN}/"):
+            yield f"node.labels[{key}]: expected no label that vnode itself sets{OWNED_LABELS.get(key, '')}"
+    for key in ("region", "zone", "provider"):
+        yield from _refused(f"node.{key}", syntax.label_value, getattr(node, key))
+    for index, taint in enumerate(node.taints or ()):
+        yield from _refused(f"node.taints[{index}].key", syntax.qualified_name, taint.key)
+        yield from _refused(f"node.taints[{index}].value", syntax.label_value, taint.value)
+    for key, effect in _repeated((taint.key, taint.effect) for taint in node.taints or ()):
+        yield f"node.taints: expected one taint of key {key} and effect {effect}"
+    yield from _label_problems("capacity.nodeSelector", peer.capacity.nodeSelector)
+    for resource, amount in peer.capacity.limits.items():
+        yield from _limit_problems(f"capacity.limits[{resource}]", resource, amount)
+    yield from _namespace_problems(peer.namespaces, peer.namespace_map(cluster))
+
+
+def _limit_problems(key: str, resource: str, amount: str) -> Iterator[str]:
+    if "/" in resource:
+        yield from _refused(key, syntax.qualified_name, resource)
+    elif resource not in RESOURCES and not resource.startswith("hugepages-"):
+        yield f"{key}: expected a resource: {', '.join(RESOURCES)}, hugepages-SIZE or DOMAIN/NAME"
+    try:
+        if quantity(amount) < 0:
+            yield f"{key}: expected a quantity of at least 0, got {amount!r}"
+    except ValueError:
+        yield f'{key}: expected a quantity such as "4", 500m or 16Gi, got {amount!r}'
+
+
+def _namespace_problems(rules: NamespacesSpec, spaces: NamespaceMap) -> Iterator[str]:
+    template_holds = valid_template(rules.template)
+    if not template_holds:
+        yield (
+            "namespaces.template: expected a DNS-1123 label with {namespace} once and, where wanted, {cluster}, "
+            f"got {rules.template!r}"
+        )
+    for namespace, target in rules.map.items():
+        key = f"namespaces.map[{namespace}]"
+        yield from _refused(key, syntax.dns_label, namespace)
+        yield from _refused(key, syntax.dns_label, target)
+        claimant = spaces.claimant(target) if template_holds else None
+        if claimant is not None:
+            yield f"{key}: expected a name that the template gives to no other namespace, {claimant} has {target!r}"
+    for target in _repeated(rules.map.values()):
+        yield f"namespaces.map: expected a remote namespace for each namespace, {target!r} is given twice"
+    selector = rules.selector or LabelSelector()
+    yield from _label_problems("namespaces.selector.matchLabels", selector.matchLabels)
+    for index, requirement in enumerate(selector.matchExpressions):
+        key = f"namespaces.selector.matchExpressions[{index}]"
+        yield from _refused(f"{key}.key", syntax.qualified_name, requirement.key)
+        if requirement.operator in ("In", "NotIn") and not requirement.values:
+            yield f"{key}.values: expected at least one value for {requirement.operator}"
+        if requirement.operator in ("Exists", "DoesNotExist") and requirement.values:
+            yield f"{key}.values: expected none for {requirement.operator}"
+        for value in requirement.values:
+            yield from _refused(f"{key}.values", syntax.label_value, value)
+
+
+def _mutual_problems(settings: Settings, cluster: str, clusters: Sequence[Hashable]) -> Iterator[str]:
+    """What only two peers together do wrong; told at the later one."""
+    for index, (peer, place) in enumerate(zip(settings.peers, settings.peer_places, strict=True)):
+        for earlier, other in enumerate(settings.peers[:index]):
+            if peer.name == other.name:
+                yield f"{place}name: expected another name, {settings.peer_places[earlier]}name is {peer.name} too"
+            elif peer.node_name == other.node_name:
+                key = "node.name" if peer.node.name else "name"
+                yield f"{place}{key}: expected another name, peer {other.name} has the node {other.node_name}"
+            if clusters[index] != clusters[earlier] or peer.name == other.name:
+                continue
+            if not valid_template(peer.namespaces.template) or not valid_template(other.namespaces.template):
+                continue
+            name = shared(peer.namespace_map(cluster), other.namespace_map(cluster))
+            if name is not None:
+                yield (
+                    f"{place}namespaces: expected names that peer {other.name}, which is the same cluster, "
+                    f"does not give too: {name}"
+                )
+
+
+def _cluster_of(peer: PeerSpec) -> Hashable:
+    """Which apiserver `peer`'s kubeconfig leads to. Raises ConfigError, `key: expectation`, when it leads nowhere."""
+    if not peer.kubeconfig:
+        raise ConfigError("kubeconfig: expected a file")
+    path = peer.kubeconfig
+    try:
+        raw = yaml.safe_load(_text(path))
+    except ConfigError as e:
+        raise ConfigError(f"kubeconfig: {e}") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"kubeconfig: expected YAML in {path}: {yaml_problem(e)}") from e
+    if not isinstance(raw, dict) or not isinstance(raw.get("contexts"), list):
+        raise ConfigError(f"kubeconfig: expected a kubeconfig, {path} has no list of contexts")
+    contexts = _named(raw, "contexts", "context")
+    name = peer.context or raw.get("current-context")
+    if name not in contexts:
+        given = repr(name) if name else "none, and the file has no current-context"
+        raise ConfigError(f"context: expected one of {', '.join(map(str, contexts))} in {path}, got {given}")
+    user = contexts[name].get("user")
+    if user and user not in _named(raw, "users", "user"):
+        raise ConfigError(f"kubeconfig: expected the user {user!r} of context {name!r} in {path}")
+    cluster = _named(raw, "clusters", "cluster").get(contexts[name].get("cluster"), {})
+    if not isinstance(cluster.get("server"), str):
+        raise ConfigError(f"kubeconfig: expected a cluster with a server for context {name!r} in {path}")
+    return cluster["server"].rstrip("/"), cluster.get("proxy-url")
+
+
+def _named(raw: Mapping[str, Any], section: str, part: str) -> dict[Any, dict[str, Any]]:
+    items = raw.get(section)
+    found = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return {item.get("name"): item[part] for item in found if isinstance(item.get(part), dict)}
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"expected a readable text file, {path}: {getattr(e, 'strerror', None) or e}") from e
+
+
+def _refused(key: str, check: Callable[[str], str], value: str) -> Iterator[str]:
+    expectation = check(value)
+    if expectation:
+        yield f"{key}: {expectation}, got {value!r}"
+
+
+def _label_problems(key: str, labels: Mapping[str, str]) -> Iterator[str]:
+    for name, value in labels.items():
+        yield from _refused(f"{key}[{name}]", syntax.qualified_name, name)
+        yield from _refused(f"{key}[{name}]", syntax.label_value, value)
+
+
+def _repeated(items: Iterable[Hashable]) -> list[Any]:
+    return [item for item, count in Counter(items).items() if count > 1]

@@ -1,0 +1,1 @@
+"""Make things converge: stores, informers, queues, workers, Events. Knows no kind."""

@@ -1,0 +1,58 @@
+"""An informer: `follow` -> `Store` -> handlers, told what changed. One per watch.
+
+Handlers are synchronous and quick (they put keys into queues); what they raise is a bug and ends the session.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from vnode.kube.objects import Key, Object
+from vnode.kube.watch import Backoff, Source, follow
+from vnode.runtime.store import Store
+
+Handler = Callable[[Key, Object | None, Object | None], None]  # key, before, now
+SLICE = 100  # changes told between two turns of the loop
+
+
+class Informer:
+    """Keeps `store` equal to what `source` shows; `run` for ever, in a task of its own."""
+
+    def __init__(self, name: str, source: Source, store: Store | None = None) -> None:
+        self.name = name
+        self.store = store or Store()
+        self._source = source
+        self._handlers: list[Handler] = []
+        self._synced = asyncio.Event()
+
+    def on_change(self, handler: Handler) -> Callable[[], None]:
+        """Call `handler(key, before, now)` for every change, in order, until what is returned here is called."""
+        self._handlers.append(handler)
+        return lambda: self._handlers.remove(handler)
+
+    @property
+    def is_synced(self) -> bool:
+        return self._synced.is_set()
+
+    async def synced(self) -> None:
+        """Wait until the first list is in the store and its handlers have been told."""
+        await self._synced.wait()
+
+    def learn(self, item: Object) -> None:
+        """Take in what the apiserver has just answered, and tell the handlers, before the watch does."""
+        self._tell(self.store.learn(item))
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async for event in follow(self._source, Backoff()):
+            changes = self.store.apply(event)
+            for start in range(0, len(changes), SLICE):
+                self._tell(changes[start : start + SLICE])
+                if len(changes) > SLICE:
+                    await asyncio.sleep(0)
+            if self.store.listed:
+                self._synced.set()
+
+    def _tell(self, changes: list[tuple[Key, Object | None, Object | None]]) -> None:
+        for key, before, now in changes:
+            for handler in tuple(self._handlers):
+                handler(key, before, now)

@@ -1,0 +1,90 @@
+"""The last known state of one resource, which says what changed. Pure.
+
+Only its informer and the writers of its objects (`learn`) change it. Everybody else reads.
+"""
+
+from collections.abc import Callable, Iterator
+
+from vnode.kube.objects import Key, Object
+from vnode.kube.watch import Applied, Deleted, Event, Listed
+
+
+class Store:
+    """Objects by key, newest wins.
+
+    `transform` may shrink an object before it is kept (None: not kept at all). What `apply` returns are the keys
+    whose state changed in a way vnode can see, those a relist shows to be gone included.
+
+    A writer that has just created or changed an object calls `learn` with the answer, so that nobody decides on
+    the older state while the watch is on its way. An older event never undoes newer knowledge: versions are
+    compared (resourceVersions of one resource are ordered numbers, KEP-5504).
+    """
+
+    def __init__(self, transform: Callable[[Object], Object | None] | None = None) -> None:
+        self._items: dict[Key, Object] = {}
+        self._transform = transform
+        self.listed = False
+
+    def get(self, key: Key) -> Object | None:
+        """The object, or None."""
+        return self._items.get(key)
+
+    def __iter__(self) -> Iterator[Object]:
+        return iter(self._items.values())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def apply(self, event: Event) -> list[tuple[Key, Object | None, Object | None]]:
+        """Take one event in; what changed, as (key, before, now). `before` of a deletion is its last state."""
+        match event:
+            case Listed(items, version):
+                return self._replace(items, version)
+            case Applied(item):
+                return self._put(item)
+            case Deleted(item):
+                held = self._items.get(item.key)
+                if held is None or held.version > item.version > 0:
+                    return []  # never known, or the end of an earlier object of this name
+                del self._items[item.key]
+                last = self._transform(item) if self._transform else item
+                return [(item.key, last or held, None)]
+
+    def learn(self, item: Object) -> list[tuple[Key, Object | None, Object | None]]:
+        """Take in an object the apiserver has just answered with."""
+        return self._put(item)
+
+    def forget(self, key: Key, uid: str) -> None:
+        """Drop an object the apiserver has just said is not there."""
+        held = self._items.get(key)
+        if held is not None and held.uid == uid:
+            del self._items[key]
+
+    def _put(self, item: Object) -> list[tuple[Key, Object | None, Object | None]]:
+        held = self._items.get(item.key)
+        if held is not None and held.version > item.version > 0:
+            return []
+        kept = self._transform(item) if self._transform else item
+        if kept is None:
+            if held is None:
+                return []
+            del self._items[item.key]
+            return [(item.key, held, None)]
+        self._items[kept.key] = kept
+        if held is not None and kept.same(held):
+            return []
+        return [(kept.key, held, kept)]
+
+    def _replace(self, items: list[Object], version: int) -> list[tuple[Key, Object | None, Object | None]]:
+        changes: list[tuple[Key, Object | None, Object | None]] = []
+        present = set()
+        for item in items:
+            present.add(item.key)
+            changes += self._put(item)
+        for key, held in list(self._items.items()):
+            # What was learnt after the list was made is not in it, and is still there.
+            if key not in present and not held.version > version > 0:
+                del self._items[key]
+                changes.append((key, held, None))
+        self.listed = True
+        return changes
