@@ -1,0 +1,106 @@
+"""What a request to a kubelet's port asks for: its path taken apart, its refusals, and where its Pod is. Pure.
+
+Paths are matched as they stand on the wire and never normalised: what holds an empty segment, `.`, `..` or a
+percent sign names nothing here, so no spelling leads to another Pod than the one that was authorised.
+Used by `server` (routes), `auth` (attributes), `logs` and `streams`.
+"""
+
+import re
+from typing import Final, NamedTuple, Protocol
+
+from vnode.errors import VnodeError
+from vnode.kube.client import Client
+from vnode.kube.objects import Key
+
+_PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._-]+)+/?")
+_DISABLED: Final = {  # k8s.io/kubernetes v1.37 pkg/kubelet/server/server.go, getHandlerForDisabledEndpoint
+    "/logs": "logs endpoint is disabled.\n",
+    "/debug/pprof": "profiling endpoint is disabled.\n",
+    "/debug/flags/v": "flags endpoint is disabled.\n",
+}
+_HEALTH: Final = {"/healthz", "/healthz/ping", "/healthz/log", "/healthz/syncloop"}
+
+# Segments after the route's own: with a UID there is one more, before the container.
+_SHAPES: Final[dict[str, dict[int, tuple[str, ...]]]] = {
+    "containerLogs": {3: ("namespace", "pod", "container")},
+    "exec": {3: ("namespace", "pod", "container"), 4: ("namespace", "pod", "uid", "container")},
+    "attach": {3: ("namespace", "pod", "container"), 4: ("namespace", "pod", "uid", "container")},
+    "portForward": {2: ("namespace", "pod"), 3: ("namespace", "pod", "uid")},
+}
+STREAMS: Final = frozenset({"exec", "attach", "portForward"})
+_METHODS: Final = {"containerLogs": ("GET",), **dict.fromkeys(STREAMS, ("GET", "POST"))}
+
+
+class Refused(VnodeError):
+    """The answer to a request that is not served: HTTP status and plain text, in the kubelet's words."""
+
+    def __init__(self, code: int, text: str, *, allow: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.allow = allow
+
+
+class Located(NamedTuple):
+    """Where a home Pod's mirror is: the peer's client and the mirror's key there. `uid` is the home Pod's."""
+
+    client: Client
+    key: Key
+    uid: str
+
+
+class Locate(Protocol):
+    """Finds Pods of one virtual node by their home name; answers from memory."""
+
+    def __call__(self, namespace: str, pod: str) -> Located | None:
+        """None when no such Pod is bound to this node. The mirror need not exist yet."""
+
+
+class Call(NamedTuple):
+    """One served request. What a route has no use for is ""."""
+
+    route: str
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    uid: str = ""
+
+
+def parse(method: str, path: str) -> Call:
+    """What is asked for, `path` being the request target before its query, as sent. Raises `Refused`."""
+    if not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise Refused(400, "invalid path\n")
+    if path in _HEALTH:
+        _allow(method, ("GET",))
+        return Call("healthz")
+    for prefix, text in _DISABLED.items():
+        if path == prefix or path.startswith(f"{prefix}/"):
+            raise Refused(405, text)
+    route, *segments = path[1:].split("/")
+    fields = _SHAPES.get(route, {}).get(len(segments))
+    if fields is None or "" in segments:
+        raise Refused(404, "404 page not found\n")
+    _allow(method, _METHODS[route])
+    return Call(route, **dict(zip(fields, segments, strict=True)))
+
+
+def label(path: str) -> str:
+    """The bounded name of a path for metrics."""
+    route = path[1:].partition("/")[0]
+    return route if route in _SHAPES or route == "healthz" else "other"
+
+
+def find(locate: Locate, call: Call) -> Located:
+    """The Pod a call is about. Raises `Refused` (404) for a Pod of another node, or none, or one of another UID."""
+    located = locate(call.namespace, call.pod)
+    if located is None or (call.uid and call.uid != located.uid):
+        # The kubelet has two wordings: getContainerLogs's, and the one of all others.
+        raise Refused(
+            404, f'pod "{call.pod}" does not exist' if call.route == "containerLogs" else "pod does not exist"
+        )
+    return located
+
+
+def _allow(method: str, methods: tuple[str, ...]) -> None:
+    if method not in methods:
+        raise Refused(405, "Method Not Allowed", allow=", ".join(methods))

@@ -1,0 +1,204 @@
+"""The TLS port of one virtual node: what the home apiserver dials for logs.
+
+Every request, whatever its path, passes the door (`auth`) first and is only then looked at (`request.parse`).
+One `KubeletServer` per node, run by its peer's session. The socket is opened once; a new serving certificate or a new
+client CA makes a new TLS context on it, so new handshakes see the new one while running streams go on.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from vnode.kube.credentials import load_chain
+from vnode.kube.keepalive import keep_alive
+from vnode.kubelet.auth import Door
+from vnode.kubelet.certificate import Chain, ServingCertificate
+from vnode.kubelet.logs import serve_logs
+from vnode.kubelet.request import Locate, Refused, find, label, parse
+from vnode.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 1024  # about 0.3 MB each
+MAX_LINE: Final = 64 * 2**10  # a command to exec stands in the request line
+MAX_HEADER: Final = 16 * 2**10
+MAX_HEADERS: Final = 64
+HANDSHAKE_LIMIT_S: Final = 10.0
+DOOR_LIMIT_S: Final = 30.0
+IDLE_LIMIT_S: Final = 60.0  # also how long a request's head may take
+CLOSE_LIMIT_S: Final = 0.5
+BACKLOG: Final = 128
+GONE: Final = 499  # in metrics: the asker left before there was an answer
+
+# All forward-secret with authenticated encryption; TLS 1.3 brings its own.
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class KubeletServer:
+    """One node's kubelet port. Constructing opens nothing.
+
+    `address` is an IP to listen on, `port` 0 takes a free one. `locate` finds the Pods of this node, and of no other.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        address: str,
+        port: int,
+        door: Door,
+        locate: Locate,
+        certificate: ServingCertificate,
+        metrics: Metrics,
+    ) -> None:
+        self._node = node
+        self._address = address
+        self._port = port
+        self._door = door
+        self._locate = locate
+        self._certificate = certificate
+        self._metrics = metrics
+
+    async def run(self, started: Callable[[int], None]) -> None:
+        """Serve until cancelled, then end every session within a second. `started` gets the port once it is open.
+
+        Raises OSError when the port cannot be had.
+        """
+        with listening_socket(self._address, self._port) as listener:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._certificate.run(), name=f"kubelet-certificate-{self._node}")
+                started(listener.getsockname()[1])  # who connects now waits in the backlog for a moment
+                await self._serve(listener)
+
+    async def _serve(self, listener: socket.socket) -> None:
+        server = web.Server(
+            self._answer,
+            handler_cancellation=True,
+            access_log=None,
+            logger=_wire_log,
+            keepalive_timeout=IDLE_LIMIT_S,
+            lingering_time=1.0,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_HEADER,
+            max_headers=MAX_HEADERS,
+            auto_decompress=False,
+        )
+        changed = asyncio.Event()
+        chain, authority = self._certificate.current, self._door.authority.current
+        with chain.telling(changed), authority.telling(changed):
+            try:
+                trusted = authority.value
+                while True:
+                    changed.clear()
+                    if authority.value != trusted:
+                        trusted = authority.value
+                        # Who came by a certificate of the old CA has to come again.
+                        server.pre_shutdown()
+                    async with _accepting(server, listener, server_context(chain.value, trusted)):
+                        await changed.wait()
+            finally:
+                server.pre_shutdown()
+                await server.shutdown(CLOSE_LIMIT_S)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        code = 500
+        try:
+            try:
+                response = await self._admit(request, path)
+            except Refused as refused:
+                response = _plain(refused)
+            code = response.status
+            return response
+        except (asyncio.CancelledError, ConnectionError):
+            code = GONE
+            raise
+        finally:
+            self._metrics.kubelet_requests.labels(self._node, label(path), str(code)).inc()
+
+    async def _admit(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(DOOR_LIMIT_S):
+                await self._door.enter(request, path)
+        except TimeoutError:
+            raise Refused(503, "authentication is not available") from None
+        call = parse(request.method, path)
+        match call.route:
+            case "healthz":
+                return web.Response(text="ok")
+            case "containerLogs":
+                return await serve_logs(request, call, find(self._locate, call))
+            case _:
+                raise Refused(404, "404 page not found\n")
+
+
+def listening_socket(address: str, port: int) -> socket.socket:
+    """A socket that listens; what it accepts has TCP keepalive, so that dead peers are found within two minutes."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
+    keep_alive(listener)
+    return listener
+
+
+def server_context(chain: Chain, client_ca: str) -> ssl.SSLContext:
+    """TLS as a kubelet's. With a CA, a client certificate is asked for, and one it did not sign ends the handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    # No resumption: a resumed session would not look at its client certificate again.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    if client_ca:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: what is in the bundle is trusted, root or not
+        context.load_verify_locations(cadata=client_ca)
+    load_chain(context, chain.certificate, chain.key)
+    return context
+
+
+@contextlib.asynccontextmanager
+async def _accepting(server: web.Server, listener: socket.socket, context: ssl.SSLContext) -> AsyncIterator[None]:
+    # A duplicate, for asyncio closes what it is given; connections wait in the shared backlog meanwhile.
+    accepting = await asyncio.get_running_loop().create_server(
+        lambda: server() if len(server.connections) < MAX_CONNECTIONS else _Full(),
+        sock=listener.dup(),
+        ssl=context,
+        backlog=BACKLOG,
+        ssl_handshake_timeout=HANDSHAKE_LIMIT_S,
+        ssl_shutdown_timeout=CLOSE_LIMIT_S,
+    )
+    try:
+        yield
+    finally:
+        accepting.close()
+
+
+class _Full(asyncio.Protocol):
+    """Instead of a connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _plain(refused: Refused) -> web.Response:
+    # Text, not JSON: the apiserver wraps the body into a Status of its own.
+    headers = {"X-Content-Type-Options": "nosniff"} | ({"Allow": refused.allow} if refused.allow else {})
+    return web.Response(status=refused.code, text=refused.text, headers=headers)
+
+
+class _OursOnly(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        # aiohttp logs a traceback for each malformed request; anybody can send those.
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_wire_log = logging.getLogger(f"{__name__}.wire")
+_wire_log.addFilter(_OursOnly())

@@ -1,0 +1,129 @@
+"""What a user may change on a running Pod, and how it reaches the mirror. Pure.
+
+The mirror carries an annotation that says what was last sent, as digests of its parts. Only a change at home sends
+anything again: what the peer's own webhooks or people make of the mirror is theirs, and no tug-of-war begins.
+"""
+
+import hashlib
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from vnode import names
+from vnode.kube.objects import Json, JsonDict, Object
+from vnode.pods.translate import CONTAINER_LISTS
+
+MUTABLE_SPEC: Final = ("activeDeadlineSeconds", "tolerations")
+
+
+class Patch(NamedTuple):
+    """A strategic merge patch of the mirror, or of one of its subresources; carries the uid as precondition."""
+
+    subresource: str
+    body: JsonDict
+
+
+class _Applied(msgspec.Struct):
+    """The annotation's content: a digest for each part, and the keys of ours that must go when home drops them."""
+
+    meta: str = ""
+    spec: str = ""
+    resize: str = ""
+    ephemeral: str = ""
+    labels: list[str] = []
+    annotations: list[str] = []
+
+
+def creatable(manifest: Json) -> JsonDict:
+    """`manifest` as it can be created, stamped. Ephemeral containers follow by their subresource, as everywhere."""
+    spec = {name: value for name, value in manifest["spec"].items() if name != "ephemeralContainers"}
+    return _stamped({**manifest, "spec": spec})
+
+
+def patches(manifest: Json, remote: Object) -> list[Patch]:
+    """What brings `remote`, made from an earlier state of the home Pod, to `manifest`; empty when it has it all."""
+    before, now = _applied_to(remote), _digest(manifest)
+    if (before.meta, before.spec, before.resize, before.ephemeral) == (now.meta, now.spec, now.resize, now.ephemeral):
+        return []
+    spec, precondition = manifest["spec"], {"uid": remote.uid}
+    result = []
+    if before.ephemeral != now.ephemeral and spec.get("ephemeralContainers"):
+        body = {"metadata": precondition, "spec": {"ephemeralContainers": spec["ephemeralContainers"]}}
+        result.append(Patch("ephemeralcontainers", body))
+    if before.resize != now.resize:
+        result.append(Patch("resize", {"metadata": precondition, "spec": _resources(spec)}))
+    metadata = _stamped(manifest)["metadata"]
+    body = {
+        "metadata": {
+            "uid": remote.uid,
+            "labels": {**dict.fromkeys(set(before.labels) - set(now.labels)), **metadata["labels"]},
+            "annotations": {**dict.fromkeys(set(before.annotations) - set(now.annotations)), **metadata["annotations"]},
+        }
+    }
+    if before.spec != now.spec:
+        body["spec"] = _edits(spec, remote.spec())
+    result.append(Patch("", body))
+    return result
+
+
+def in_step(manifest: Json, remote: Object) -> bool:
+    """True when the mirror has everything home asks for: then it runs home's generation."""
+    return not patches(manifest, remote)
+
+
+def _edits(spec: Json, held: Json) -> JsonDict:
+    edits: JsonDict = {}
+    for name in ("initContainers", "containers"):
+        if spec.get(name):
+            edits[name] = [{"name": container["name"], "image": container["image"]} for container in spec[name]]
+    if spec.get("activeDeadlineSeconds") is not None:
+        edits["activeDeadlineSeconds"] = spec["activeDeadlineSeconds"]
+    # Tolerations can only be added, and the list is atomic: the peer's own additions must stay in it.
+    present = held.get("tolerations") or []
+    edits["tolerations"] = [*present, *(new for new in spec.get("tolerations") or () if new not in present)]
+    return edits
+
+
+def _resources(spec: Json) -> JsonDict:
+    result: JsonDict = {
+        name: [
+            {"name": container["name"], "resources": {"$patch": "replace", **container["resources"]}}
+            for container in spec[name]
+            if container.get("resources")
+        ]
+        for name in ("initContainers", "containers")
+        if spec.get(name)
+    }
+    if spec.get("resources"):
+        result["resources"] = {"$patch": "replace", **spec["resources"]}
+    return {name: value for name, value in result.items() if value}
+
+
+def _stamped(manifest: Json) -> JsonDict:
+    metadata = manifest["metadata"]
+    stamp = msgspec.json.encode(_digest(manifest)).decode()
+    return {**manifest, "metadata": {**metadata, "annotations": {**metadata["annotations"], names.APPLIED: stamp}}}
+
+
+def _applied_to(remote: Object) -> _Applied:
+    try:
+        return msgspec.json.decode(remote.meta.annotations.get(names.APPLIED, "{}"), type=_Applied)
+    except msgspec.MsgspecError:
+        return _Applied()  # somebody at the peer wrote over it: send everything again
+
+
+def _digest(manifest: Json) -> _Applied:
+    metadata, spec = manifest["metadata"], manifest["spec"]
+    listed = [container for name in CONTAINER_LISTS[:2] for container in spec.get(name) or ()]
+    return _Applied(
+        meta=_hash([metadata["labels"], metadata["annotations"]]),
+        spec=_hash([[[c["name"], c["image"]] for c in listed], [spec.get(name) for name in MUTABLE_SPEC]]),
+        resize=_hash([[[c["name"], c.get("resources")] for c in listed], spec.get("resources")]),
+        ephemeral=_hash([container["name"] for container in spec.get("ephemeralContainers") or ()]),
+        labels=sorted(metadata["labels"]),
+        annotations=sorted(metadata["annotations"]),
+    )
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:12]

@@ -1,0 +1,233 @@
+"""Status up: what a home Pod's status becomes, given its mirror's, as the patch that gets it there. Pure.
+
+The rules are the kubelet's (`status_manager.go`, `kubelet_pods.go` at v1.37; `kubelet-contract.md` section 5): phases
+never go back and terminal ones are final, startTime is set once, restart counts never fall, conditions of others are
+left alone. Patches are strategic merge patches with the uid as precondition.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from vnode import names
+from vnode.kube.objects import Json, JsonDict, Object, timestamp
+from vnode.pods.fields import STATUS
+
+TERMINAL: Final = frozenset({"Succeeded", "Failed"})
+_RANK: Final = {"": 0, "Pending": 1, "Running": 2, "Succeeded": 3, "Failed": 3}
+_OURS_TO_WORK_OUT: Final = frozenset(name for name, entry in STATUS.items() if entry.fate != "carried")
+_STATUS_LISTS: Final = {
+    "initContainerStatuses": "initContainers",
+    "containerStatuses": "containers",
+    "ephemeralContainerStatuses": "ephemeralContainers",
+}
+# What our own earlier write may have left and the mirror no longer says.
+_CLEARED: Final = ("message", "reason", "resize", "podIP", "podIPs")
+# Kubernetes' own Pod conditions that are not the kubelet's to remove: the scheduler's, and one that many share.
+_SHARED: Final = frozenset({"PodScheduled", "DisruptionTarget"})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What home is shown of a peer's addresses: the Node's own, and Pods' ones or none (`network.podIPs`)."""
+
+    host_ip: str
+    show_pod_ips: bool = False
+
+
+def phase(pod: Object) -> str:
+    """The Pod's phase, "" when there is none yet."""
+    return str(pod.status().get("phase") or "")
+
+
+def done(pod: Object) -> bool:
+    """True once the Pod has Succeeded or Failed: nothing about it changes any more."""
+    return phase(pod) in TERMINAL
+
+
+def started(pod: Object) -> bool:
+    """True once a kubelet has taken the Pod up (`startTime`): if its mirror is lost now, it must not run again."""
+    return "startTime" in pod.status()
+
+
+def status_patch(local: Object, remote: Object, view: View, *, in_step: bool) -> JsonDict | None:
+    """The patch of `local`'s status that shows `remote`'s; None when home shows it already, or is final.
+
+    `in_step`: the mirror has all of home's spec, so home's generation counts as observed.
+    """
+    current = local.status()
+    if current.get("phase") in TERMINAL:
+        return None
+    wanted = _home_view(local, remote.status(), current, view)
+    if in_step and local.meta.generation:
+        wanted["observedGeneration"] = local.meta.generation
+    conditions = _conditions(local, remote.status(), current, wanted.get("observedGeneration"))
+    return _patch(local, current, wanted, conditions)
+
+
+def lost_patch(local: Object, last: Object | None, view: View, now: datetime) -> JsonDict | None:
+    """The patch that ends `local`, whose mirror is gone for good; None when it is final already.
+
+    `last` is the mirror's last known state: when that was final it is what home is told. Else the Pod has Failed, its
+    containers with exit code 137 and reason ContainerStatusUnknown, as a kubelet does with containers it lost
+    (`TerminatePod`, `status_manager.go`).
+    """
+    if last is not None and done(last):
+        return status_patch(local, last, view, in_step=False)
+    current = local.status()
+    if current.get("phase") in TERMINAL:
+        return None
+    spec, moment = local.spec(), timestamp(now)
+    wanted: JsonDict = {
+        "phase": "Failed",
+        "reason": names.REMOTE_POD_LOST,
+        "message": "the Pod at the peer was deleted or lost, not by its owner here",
+    }
+    for listed, defined in _STATUS_LISTS.items():
+        held = {entry["name"]: entry for entry in current.get(listed) or ()}
+        statuses = [_ended(c["name"], c.get("image", ""), held.get(c["name"]), moment) for c in spec.get(defined) or ()]
+        if statuses:
+            wanted[listed] = statuses
+    conditions = [
+        {"type": kind, "status": "False", "reason": "PodFailed", "message": None, "lastTransitionTime": moment}
+        for kind in ("Ready", "ContainersReady")
+    ]
+    return _patch(local, current, wanted, conditions)
+
+
+def remote_condition_patch(local: Object, reason: str, message: str, now: datetime) -> JsonDict | None:
+    """The patch that puts our condition (False, why) on a Pod that has no mirror; None when it says so already."""
+    current = local.status()
+    condition = {
+        "type": names.REMOTE_CONDITION,
+        "status": "False",
+        "reason": reason,
+        "message": message[:1024],
+        "lastTransitionTime": timestamp(now),
+    }
+    held = _by_type(current).get(names.REMOTE_CONDITION)
+    if held and all(held.get(name) == condition[name] for name in ("status", "reason", "message")):
+        return None
+    return {"metadata": {"uid": local.uid}, "status": {"conditions": [condition]}}
+
+
+def _home_view(local: Object, remote: JsonDict, current: Json, view: View) -> JsonDict:
+    wanted = {name: value for name, value in remote.items() if name not in _OURS_TO_WORK_OUT}
+    there, here = str(remote.get("phase") or ""), str(current.get("phase") or "")
+    wanted["phase"] = there if _RANK.get(there, 0) >= _RANK.get(here, 0) else here
+    if start := current.get("startTime") or remote.get("startTime"):
+        wanted["startTime"] = start
+    if remote.get("hostIP"):
+        wanted["hostIP"] = view.host_ip
+        wanted["hostIPs"] = [{"ip": view.host_ip}]
+    if view.show_pod_ips and remote.get("podIP"):
+        wanted["podIP"] = remote["podIP"]
+        wanted["podIPs"] = remote.get("podIPs") or [{"ip": remote["podIP"]}]
+    spec = local.spec()
+    for listed, defined in _STATUS_LISTS.items():
+        held = {entry["name"]: entry for entry in current.get(listed) or ()}
+        order = [container["name"] for container in spec.get(defined) or ()]
+        there_by_name = {entry.get("name"): entry for entry in remote.get(listed) or ()}
+        statuses = [_not_below(there_by_name[name], held.get(name)) for name in order if name in there_by_name]
+        if statuses:
+            wanted[listed] = statuses
+    return wanted
+
+
+def _not_below(status: JsonDict, held: Json | None) -> JsonDict:
+    if held and int(held.get("restartCount", 0)) > int(status.get("restartCount", 0)):
+        return {**status, "restartCount": held["restartCount"]}
+    return status
+
+
+def _conditions(local: Object, remote: Json, current: Json, generation: int | None) -> list[JsonDict]:
+    """The conditions home should show that are ours to write, `$patch: delete` entries for those that went."""
+    theirs = _by_type(remote)
+    wanted = []
+    for kind, condition in theirs.items():
+        if _kubelets(kind) and kind != "PodScheduled":
+            entry = {
+                name: value for name, value in condition.items() if name not in ("observedGeneration", "lastProbeTime")
+            }
+            if generation:
+                entry["observedGeneration"] = generation
+            wanted.append(_gated(local, current, entry) if kind == "Ready" else entry)
+    scheduled = theirs.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        wanted.append({**scheduled, "type": names.REMOTE_CONDITION})
+        wanted[-1].pop("lastProbeTime", None)
+        wanted[-1].pop("observedGeneration", None)
+    names_wanted = {entry["type"] for entry in wanted}
+    for kind in _by_type(current):
+        ours = (_kubelets(kind) and kind not in _SHARED) or kind == names.REMOTE_CONDITION
+        if ours and kind not in names_wanted:
+            wanted.append({"$patch": "delete", "type": kind})
+    return wanted
+
+
+def _kubelets(kind: str) -> bool:
+    """Kubernetes' own condition types have no domain; all others belong to somebody else."""
+    return "/" not in kind and "." not in kind
+
+
+def _gated(local: Object, current: Json, ready: JsonDict) -> JsonDict:
+    """Ready with home's readiness gates judged (`GeneratePodReadyCondition`, kubelet `status/generate.go`)."""
+    gates = [gate.get("conditionType") for gate in local.spec().get("readinessGates") or ()]
+    if not gates or ready.get("status") != "True":
+        return ready
+    held = _by_type(current)
+    problems = []
+    for gate in gates:
+        if gate not in held:
+            problems.append(f'corresponding condition of pod readiness gate "{gate}" does not exist.')
+        elif held[gate].get("status") != "True":
+            status = held[gate].get("status")
+            problems.append(f'the status of pod readiness gate "{gate}" is not "True", but {status}')
+    if not problems:
+        return ready
+    return {**ready, "status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(problems)}
+
+
+def _by_type(status: Json) -> dict[str, JsonDict]:
+    return {str(condition.get("type")): condition for condition in status.get("conditions") or ()}
+
+
+def _patch(local: Object, current: Json, wanted: JsonDict, conditions: list[JsonDict]) -> JsonDict | None:
+    changed: JsonDict = {name: value for name, value in wanted.items() if current.get(name) != value}
+    changed.update({name: None for name in _CLEARED if name in current and name not in wanted})
+    if changed.get("podIPs"):
+        changed["podIPs"] = [{"$patch": "replace"}, *changed["podIPs"]]  # its merge key would keep the old address
+    held = _by_type(current)
+    if differing := [entry for condition in conditions if (entry := _condition(condition, held))]:
+        changed["conditions"] = differing
+    return {"metadata": {"uid": local.uid}, "status": changed} if changed else None
+
+
+def _condition(wanted: JsonDict, held: Mapping[str, JsonDict]) -> JsonDict | None:
+    """The patch entry for one condition; None when home has it. A kept status keeps its transition time."""
+    if "$patch" in wanted:
+        return wanted
+    before: Json = held.get(wanted["type"], {})
+    compared = ("status", "reason", "message", "observedGeneration")
+    if before and all((before.get(name) or None) == (wanted.get(name) or None) for name in compared):
+        return None
+    entry: JsonDict = {**dict.fromkeys(name for name in compared if name in before), **wanted}
+    if before.get("status") == wanted.get("status") and before.get("lastTransitionTime"):
+        entry["lastTransitionTime"] = before["lastTransitionTime"]
+    return entry
+
+
+def _ended(name: str, image: str, held: Json | None, moment: str) -> JsonDict:
+    if held and "terminated" in (held.get("state") or {}):
+        return dict(held)
+    unknown: dict[str, Any] = {
+        "exitCode": 137,
+        "reason": "ContainerStatusUnknown",
+        "message": "The container could not be located when the pod was deleted at the peer.",
+        "finishedAt": moment,
+    }
+    started_at = ((held or {}).get("state") or {}).get("running", {}).get("startedAt")
+    unknown["startedAt"] = started_at or moment
+    base = dict(held or {"name": name, "image": image, "imageID": "", "restartCount": 0})
+    return {**base, "ready": False, "started": False, "state": {"terminated": unknown}}
