@@ -1,0 +1,190 @@
+"""The command line: `vnode run | check | remove | demo`. Parses, calls, and turns outcomes into exit codes.
+
+Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line or the configuration is wrong.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import msgspec
+import typer
+
+from vnode import __version__
+from vnode.config import Settings, combine, from_flags, load
+from vnode.errors import ConfigError, VnodeError
+from vnode.kube.credentials import home as home_credentials
+from vnode.rules import validate
+from vnode.telemetry import log as logs
+
+cli = typer.Typer(
+    name="vnode",
+    help="Peer clusters as nodes: one virtual Node for each peer in the home cluster, its Pods run over there.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the peers (README has its keys).")]
+PeerFlags = Annotated[
+    list[str] | None,
+    typer.Option("--peer", metavar="NAME=KUBECONFIG[#CONTEXT]", help="A peer with default settings; may be repeated."),
+]
+Kubeconfig = Annotated[
+    str,
+    typer.Option(help="Of the home cluster. Default: $KUBECONFIG, ~/.kube/config, or the Pod's own account."),
+]
+HomeContext = Annotated[str, typer.Option("--context", help="Context of the home cluster's kubeconfig.")]
+LogFormat = Annotated[Literal["auto", "json", "text"], typer.Option(help="auto: text on a terminal, else JSON lines.")]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option()]
+
+
+def main() -> None:
+    """Entry point of the `vnode` command and of `python -m vnode`."""
+    try:
+        cli()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except VnodeError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    for line in message.splitlines() or [""]:
+        print(f"vnode: {line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"vnode {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Peer clusters as nodes: one virtual Node for each peer in the home cluster, its Pods run over there."""
+
+
+def _settings(config: Path | None, peers: list[str] | None) -> Settings:
+    settings = combine(load(config) if config else None, from_flags(peers or []))
+    validate(settings)
+    return settings
+
+
+@cli.command()
+def run(
+    config: Config = None,
+    peer: PeerFlags = None,
+    kubeconfig: Kubeconfig = "",
+    context: HomeContext = "",
+    deregister_on_exit: Annotated[
+        bool, typer.Option("--deregister-on-exit", help="On SIGTERM drain and remove the Nodes (default: keep them).")
+    ] = False,
+    admin_address: Annotated[str, typer.Option(help="Where /healthz, /readyz and /metrics are.")] = "127.0.0.1",
+    admin_port: Annotated[int, typer.Option(help="0 takes a free one and logs it.")] = 10260,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
+) -> None:
+    """Run the virtual nodes until SIGTERM.
+
+    Pods at the peers go on running when this process stops or dies; it picks them up again at its next start.
+    """
+    from vnode.app import App
+
+    logs.setup(log_level, log_format)
+    settings = _settings(config, peer)
+    app = App(
+        settings,
+        home_credentials(kubeconfig, context),
+        admin_address=admin_address,
+        admin_port=admin_port,
+    )
+    asyncio.run(
+        _until_signal(lambda stop: app.run_and_remove(stop, _tell, 600) if deregister_on_exit else app.run(stop))
+    )
+
+
+@cli.command()
+def check(
+    config: Config = None,
+    peer: PeerFlags = None,
+    kubeconfig: Kubeconfig = "",
+    context: HomeContext = "",
+) -> None:
+    """Check the configuration, reach both sides, and test every permission that is needed.
+
+    Prints a table of what would work and what is missing; exit code 1 when something needed is.
+    """
+    from vnode.check import report
+
+    logs.setup("error")
+    settings = _settings(config, peer)
+    raise typer.Exit(asyncio.run(report(settings, home_credentials(kubeconfig, context))))
+
+
+@cli.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The virtual Node's name.")],
+    config: Config = None,
+    peer: PeerFlags = None,
+    kubeconfig: Kubeconfig = "",
+    context: HomeContext = "",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for evicted Pods to end.")] = 600,
+) -> None:
+    """Drain a virtual Node and remove it: its Pods are evicted, what is at the peer goes, then the Node goes.
+
+    Run it when no `vnode run` serves the node any more (stop it, or take the peer out of its configuration first).
+    """
+    from vnode.app import App
+
+    logs.setup("warning")
+    settings = _settings(config, peer)
+    chosen = tuple(spec for spec in settings.peers if spec.node_name == name)
+    if not chosen:
+        known = ", ".join(spec.node_name for spec in settings.peers)
+        raise ConfigError(f"no peer has a Node named {name}; configured: {known}")
+    app = App(msgspec.structs.replace(settings, peers=chosen), home_credentials(kubeconfig, context))
+    at_once = asyncio.Event()
+    at_once.set()
+    asyncio.run(app.run_and_remove(at_once, _tell, timeout_s))
+
+
+@cli.command()
+def demo(
+    peers: Annotated[int, typer.Option(min=1, max=10, help="How many peer clusters.")] = 2,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the clusters running, and their directory, at the end.")
+    ] = False,
+    real_nodes: Annotated[
+        bool, typer.Option("--real-nodes", help="Real kubelets and containers in the peers (root and containerd).")
+    ] = False,
+    exit_when_ready: Annotated[
+        bool, typer.Option("--exit-when-ready", help="Stop by itself once the sample Deployment is Ready.")
+    ] = False,
+) -> None:
+    """Start a home and peer clusters on this machine, with vnode between, and run a Deployment over them.
+
+    Real control planes are built once (about 15 minutes on two cores) and cached; after that it takes half a minute.
+    Ctrl-C ends everything and leaves nothing but the cache.
+    """
+    from vnode.devcluster.demo import run_demo
+
+    raise typer.Exit(run_demo(peers=peers, keep=keep, real_nodes=real_nodes, exit_when_ready=exit_when_ready))
+
+
+def _tell(message: str) -> None:
+    print(message, flush=True)
+
+
+async def _until_signal(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(stop)

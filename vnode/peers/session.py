@@ -1,0 +1,245 @@
+"""One peer, connected: builds its informers, controllers, Node and kubelet port, and runs them as one tree of tasks.
+
+Inside a session any loss ends all (a Lease without a Pod loop is a lie); `app` starts it anew. Made from an immutable
+`PeerSpec`; a changed spec is another session.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from vnode.config import PeerSpec
+from vnode.errors import ApiError, Rejected
+from vnode.kube.client import NODES, PODS, Client
+from vnode.kube.credentials import from_kubeconfig
+from vnode.kube.objects import Key
+from vnode.kube.watch import Source
+from vnode.kubelet.auth import Door
+from vnode.kubelet.authority import ClientAuthority
+from vnode.kubelet.certificate import ServingCertificate
+from vnode.kubelet.request import Located
+from vnode.kubelet.server import KubeletServer
+from vnode.node.controller import NodeController
+from vnode.node.heartbeat import Verdict
+from vnode.node.manifest import Identity
+from vnode.node.view import nodes_informer, others_informer
+from vnode.pods.controller import PodController
+from vnode.pods.status import View
+from vnode.policy.route import Reference, Route
+from vnode.reflect.controller import Reflector
+from vnode.reflect.kinds import KINDS
+from vnode.reflect.namespaces import RemoteNamespaces
+from vnode.runtime.informer import Informer
+from vnode.runtime.recorder import Recorder
+from vnode.telemetry import log as logs
+from vnode.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+ASK_LIMIT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What all sessions share of the home cluster. The informers hold metadata only and are run by `app`."""
+
+    client: Client
+    identity: Identity
+    address: str
+    namespaces: Informer
+    reflected: Mapping[str, Informer]
+    authority: ClientAuthority
+
+
+class _Surroundings:
+    """A remote namespace and its reflected objects, as the Pod loop wants them."""
+
+    def __init__(self, namespaces: RemoteNamespaces, reflector: Reflector) -> None:
+        self._namespaces = namespaces
+        self._reflector = reflector
+        self.use = reflector.use
+        self.doubt = namespaces.doubt
+
+    async def prepare(self, namespace: str, wanted: Iterable[Reference]) -> list[Reference]:
+        await self._namespaces.ensure(namespace)
+        return await self._reflector.ensure(namespace, wanted)
+
+
+class Session:
+    """Runs one peer's virtual Node. Constructing opens nothing."""
+
+    def __init__(self, spec: PeerSpec, home: Home, metrics: Metrics, now: Callable[[], datetime]) -> None:
+        self.spec = spec
+        identity, node = home.identity, spec.node_name
+        self._home = home
+        self._names = spec.namespace_map(identity.cluster)
+        self._peer = peer = Client(from_kubeconfig(spec.kubeconfig, spec.context, now), spec.name, metrics)
+        self._route = route = Route(
+            identity.cluster, identity.cluster_uid, node, self._names.remote, spec.capacity.nodeSelector
+        )
+        ours = {"labelSelector": route.selector}
+        self._local = Informer("home-pods", Source(home.client, PODS, {"fieldSelector": f"spec.nodeName={node}"}))
+        self._remote = Informer("peer-pods", Source(peer, PODS, ours))
+        reflected = {
+            kind: Informer(f"peer-{resource.plural}", Source(peer, resource, ours, metadata_only=True))
+            for kind, resource in KINDS.items()
+        }
+        self._recorder = Recorder(home.client, node, now)
+        self._namespaces = RemoteNamespaces(peer, route, home.namespaces.store)
+        self._reflector = Reflector(
+            home=home.client,
+            peer=peer,
+            route=route,
+            namespaces=self._namespaces,
+            local=home.reflected,
+            remote=reflected,
+            arrived=lambda pods: self._pods.look_at(pods),
+            metrics=metrics,
+        )
+        self._pods = PodController(
+            home=home.client,
+            peer=peer,
+            local=self._local,
+            remote=self._remote,
+            route=route,
+            view=View(home.address, show_pod_ips=spec.network.podIPs == "flat"),
+            offloads=self._offloads,
+            surroundings=_Surroundings(self._namespaces, self._reflector),
+            recorder=self._recorder,
+            metrics=metrics,
+            now=now,
+        )
+        self._metrics = metrics
+        self._now = now
+        self._port = 0
+        self._node: NodeController | None = None
+        self._kubelet = KubeletServer(
+            node=node,
+            address=home.address,
+            port=0,
+            door=Door(home.client, node, home.authority, now),
+            locate=self._locate,
+            certificate=ServingCertificate(home.client, node, [home.address], now),
+            metrics=metrics,
+        )
+        self._filling = [self._local, self._remote, *reflected.values()]
+
+    @property
+    def unready(self) -> list[str]:
+        """What is not filled yet, for `/readyz`; empty when the session works."""
+        return [f"{self.spec.name}: {informer.name} not synced" for informer in self._filling if not informer.is_synced]
+
+    async def run(self) -> None:
+        """Run until cancelled, or until a part fails."""
+        with logs.fields(peer=self.spec.name, node=self.spec.node_name):
+            try:
+                await self._run()
+            finally:
+                await self._peer.close()
+
+    async def _run(self) -> None:
+        opened = asyncio.Event()
+
+        def started(port: int) -> None:
+            self._port = port
+            opened.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._recorder.run(), name=f"{self.spec.name}/events")
+            group.create_task(self._kubelet.run(started), name=f"{self.spec.name}/kubelet")
+            await opened.wait()
+            node = self._node = await self._make_node(group)
+            group.create_task(node.run(), name=f"{self.spec.name}/node")
+            for informer in self._filling:
+                group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
+            # Decide only on full stores: a mirror not listed yet would be made twice.
+            for informer in (*self._filling, self._home.namespaces, *self._home.reflected.values()):
+                await informer.synced()
+            group.create_task(self._reflector.run(), name=f"{self.spec.name}/reflect")
+            group.create_task(self._pods.controller.run(), name=f"{self.spec.name}/pods")
+            group.create_task(self._sweep(), name=f"{self.spec.name}/namespaces")
+            node.on_peer_change(self._peer_changed)
+            node.allow_ready()
+            log.info("peer session works", extra={"pods": len(self._local.store), "mirrors": len(self._remote.store)})
+
+    async def _make_node(self, group: asyncio.TaskGroup) -> NodeController:
+        nodes = others = None
+        if await self._may_list_nodes():
+            nodes = nodes_informer(self._peer)
+            others = others_informer(self._peer, self._home.identity.cluster_uid)
+            for informer in (nodes, others):
+                group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
+        return NodeController(
+            home=self._home.client,
+            peer=self._peer,
+            spec=self.spec,
+            identity=self._home.identity,
+            address=self._home.address,
+            port=lambda: self._port,
+            nodes=nodes,
+            others=others,
+            metrics=self._metrics,
+            recorder=self._recorder,
+            now=self._now,
+        )
+
+    async def _may_list_nodes(self) -> bool:
+        """A peer that does not answer is taken to allow it; should it refuse later, the session starts anew."""
+        try:
+            async with asyncio.timeout(ASK_LIMIT_S):
+                await self._peer.list_page(NODES, "", {"limit": "1"})
+        except Rejected as error:
+            log.warning("peer nodes may not be listed, limits alone say what the node has", extra={"error": str(error)})
+            return False
+        except (ApiError, TimeoutError):
+            return True
+        return True
+
+    async def stop(self, reason: str) -> None:
+        """Have the Node say that nobody serves it now."""
+        if self._node is not None:
+            await self._node.stop(reason)
+
+    async def clear(self, say: Callable[[str], None]) -> None:
+        """After a drain: wait until nothing of ours is left in our namespaces at the peer, then remove these too."""
+        told = -1
+        while left := len(self._remote.store):
+            if left != told:
+                say(f"{self.spec.name}: {left} Pods still end at the peer")
+                told = left
+            await asyncio.sleep(0.5)
+        await self._namespaces.remove_all()
+
+    def _peer_changed(self, verdict: Verdict) -> None:
+        if verdict.up:  # what waits for its next try need not wait any longer
+            self._pods.controller.queue.hurry()
+            self._reflector.controller.queue.hurry()
+
+    async def _sweep(self) -> None:
+        """Remove remote namespaces when their home namespace goes; at the start, those that went while we were away."""
+        gone = asyncio.Event()
+        gone.set()
+        unsubscribe = self._home.namespaces.on_change(lambda _key, _before, now: None if now else gone.set())
+        try:
+            while True:
+                await gone.wait()
+                gone.clear()
+                try:
+                    await self._namespaces.sweep()
+                except ApiError as error:
+                    log.info("namespaces not swept, will retry", extra={"error": str(error)})
+                    await asyncio.sleep(30)
+                    gone.set()
+        finally:
+            unsubscribe()
+
+    def _offloads(self, namespace: str) -> bool:
+        found = self._home.namespaces.store.get(Key("", namespace))
+        return found is not None and self._names.offloads(namespace, found.meta.labels)
+
+    def _locate(self, namespace: str, pod: str) -> Located | None:
+        found = self._pods.locate(namespace, pod)
+        return Located(self._peer, found[0], found[1].uid) if found else None
