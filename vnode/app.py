@@ -57,6 +57,7 @@ class App:
         self._authority = ClientAuthority(self.client, settings.kubelet.client_ca)
         self._admin = AdminServer(self.metrics, admin_address, admin_port, self._unready)
         self.sessions: dict[str, Session] = {}
+        self._all_work = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve every peer until `stop` is set; then mark the Nodes, and leave them and the mirrors there."""
@@ -73,8 +74,7 @@ class App:
         async with self._running():
             await stop.wait()
             async with asyncio.timeout(limit_s):
-                while self._unready():
-                    await asyncio.sleep(0.2)
+                await self._all_work.wait()
             async with asyncio.TaskGroup() as group:
                 for session in self.sessions.values():
                     group.create_task(self._remove(session, say, limit_s), name=f"{session.spec.name}/remove")
@@ -82,8 +82,12 @@ class App:
     async def _remove(self, session: Session, say: Callable[[str], None], limit_s: float) -> None:
         identity = (await self._home()).identity
         await drain_and_remove(self.client, session.spec.node_name, identity, say, limit_s)
-        async with asyncio.timeout(limit_s):
-            await session.clear(say)
+        try:
+            async with asyncio.timeout(limit_s):
+                await session.clear(say)
+        except TimeoutError as error:
+            message = f"{session.spec.name}: what is ours at the peer did not go within {limit_s:.0f} s"
+            raise VnodeError(message) from error
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
@@ -98,7 +102,7 @@ class App:
 
     async def _main(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._admin.run(self._tell_admin), name="admin")
+            group.create_task(self._serve_admin(), name="admin")
             group.create_task(watch_loop_lag(self.metrics), name="loop-lag")
             home = await self._home()
             group.create_task(self._authority.run(), name="client-ca")
@@ -110,7 +114,7 @@ class App:
 
     def _starter(self, spec: PeerSpec, home: Home) -> Callable[[], Coroutine[Any, Any, None]]:
         async def start() -> None:
-            session = self.sessions[spec.name] = Session(spec, home, self.metrics, self._now)
+            session = self.sessions[spec.name] = Session(spec, home, self.metrics, self._check, self._now)
             await session.run()
 
         return start
@@ -156,10 +160,13 @@ class App:
 
     async def _freeze(self) -> None:
         """Once everything is synced take what lives for ever out of the garbage collector's sight."""
-        while self._unready():
-            await asyncio.sleep(1.0)
+        await self._all_work.wait()
         gc.collect()
         gc.freeze()
+
+    def _check(self) -> None:
+        if not self._unready():
+            self._all_work.set()
 
     def _unready(self) -> list[str]:
         shared = (self._namespaces, *self._reflected.values())
@@ -168,6 +175,12 @@ class App:
             session = self.sessions.get(spec.name)
             waiting += session.unready if session else [f"{spec.name}: not started"]
         return waiting
+
+    async def _serve_admin(self) -> None:
+        try:
+            await self._admin.run(self._tell_admin)
+        except OSError as error:
+            raise VnodeError(f"admin port {self._admin.port}: {error.strerror or error}; see --admin-port") from error
 
     def _tell_admin(self) -> None:
         log.info("admin port open", extra={"port": self._admin.port})

@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line or th
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -39,7 +39,7 @@ Kubeconfig = Annotated[
 ]
 HomeContext = Annotated[str, typer.Option("--context", help="Context of the home cluster's kubeconfig.")]
 LogFormat = Annotated[Literal["auto", "json", "text"], typer.Option(help="auto: text on a terminal, else JSON lines.")]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option()]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Least level that is logged.")]
 
 
 def main() -> None:
@@ -50,6 +50,19 @@ def main() -> None:
         _fail(str(error), 2)
     except VnodeError as error:
         _fail(str(error), 1)
+    except ExceptionGroup as group:  # of the tasks that ran; one that holds a bug keeps its traceback
+        foreseen, bugs = group.split(VnodeError)
+        if foreseen is None or bugs is not None:
+            raise
+        _fail("\n".join(_messages(foreseen)), 1)
+
+
+def _messages(error: Exception) -> Iterator[str]:
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _messages(inner)
+    else:
+        yield str(error)
 
 
 def _fail(message: str, code: int) -> NoReturn:

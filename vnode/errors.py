@@ -52,3 +52,7 @@ class Unavailable(ApiError):
     def __init__(self, message: str, code: int = 0, reason: str = "", after: float = 0.0) -> None:
         super().__init__(message, code, reason)
         self.after = after
+
+
+class Idle(Unavailable):
+    """A stream said nothing for as long as its reader allows: the other end may be gone without a word."""

@@ -33,20 +33,30 @@ USER_AGENT: Final = "vnode"
 REMOTE_CONDITION: Final = "vnode.dev/Remote"
 
 # Reasons: on Pod conditions and Events.
-UNSUPPORTED_FIELD: Final = "UnsupportedField"
-NAMESPACE_NOT_OFFLOADED: Final = "NamespaceNotOffloaded"
-REMOTE_NAMESPACE_TAKEN: Final = "RemoteNamespaceTaken"
-REMOTE_NAME_TAKEN: Final = "RemoteNameTaken"
-REMOTE_REFUSED: Final = "RemoteRefused"
-REFERENCE_NOT_FOUND: Final = "ReferenceNotFound"
-REMOTE_POD_LOST: Final = "RemotePodLost"
+UNSUPPORTED_FIELD: Final = "UnsupportedField"  # pod: a field that cannot travel, named in the message; nothing runs
+NAMESPACE_NOT_OFFLOADED: Final = (
+    "NamespaceNotOffloaded"  # pod: `kube-*`, or the peer's `namespaces.selector` leaves its namespace out
+)
+REMOTE_NAMESPACE_TAKEN: Final = "RemoteNamespaceTaken"  # pod: the namespace exists at the peer and is not ours
+REMOTE_NAME_TAKEN: Final = (
+    "RemoteNameTaken"  # pod: a Pod, ConfigMap or Secret of that name exists at the peer and is not ours
+)
+REMOTE_REFUSED: Final = (
+    "RemoteRefused"  # pod: the peer's apiserver said no (quota, admission, class, right); its words are the message
+)
+REFERENCE_NOT_FOUND: Final = "ReferenceNotFound"  # pod: a ConfigMap or Secret the Pod needs is not there at home
+REMOTE_POD_LOST: Final = (
+    "RemotePodLost"  # pod: `status.reason` of a Pod whose mirror was deleted at the peer, not by its owner here
+)
 
 # Reasons: on the Node's Ready condition.
-VNODE_READY: Final = "VnodeReady"
-VNODE_STARTING: Final = "VnodeStarting"
-VNODE_STOPPED: Final = "VnodeStopped"
-PEER_UNREACHABLE: Final = "PeerUnreachable"
+VNODE_READY: Final = "VnodeReady"  # node: the peer answers and vnode serves it
+VNODE_STARTING: Final = "VnodeStarting"  # node: vnode has not filled its stores yet
+VNODE_STOPPED: Final = "VnodeStopped"  # node: vnode was stopped; Pods at the peer go on
+PEER_UNREACHABLE: Final = (
+    "PeerUnreachable"  # node: the probe of the peer's apiserver fails; the failing check is in the message
+)
 
 # Reasons: on Events about the Node.
-PEER_REACHABLE: Final = "PeerReachable"
-NODE_NAME_TAKEN: Final = "NodeNameTaken"
+PEER_REACHABLE: Final = "PeerReachable"  # node: Event, the peer answers again
+NODE_NAME_TAKEN: Final = "NodeNameTaken"  # node: Event, a Node of that name is not this vnode's

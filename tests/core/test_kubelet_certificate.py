@@ -16,7 +16,7 @@ from vnode.kubelet.certificate import SIGNER, refused, request_manifest, self_si
 from vnode.kubelet.server import server_context
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
-NODE = "edge." + "x" * 80  # longer than X.520's common name
+NODE = "edge.example"
 
 
 def test_the_request_is_what_the_signer_demands() -> None:
@@ -38,6 +38,13 @@ def test_the_request_is_what_the_signer_demands() -> None:
     ]
     assert request.is_signature_valid
     assert request.public_key() == key.public_key()
+
+
+def test_a_node_name_longer_than_a_common_name_is_asked_for_whole() -> None:
+    node = "edge." + "x" * 80
+    _, pem = signing_request(node, [node])
+    request = x509.load_pem_x509_csr(pem)
+    assert f"system:node:{node}".encode() in request.public_bytes(serialization.Encoding.DER)
 
 
 def test_a_self_signed_chain_can_be_served_and_names_the_node() -> None:

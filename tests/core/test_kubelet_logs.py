@@ -69,14 +69,17 @@ def test_a_bad_value_is_refused_in_the_kubelets_words(query: str, refused: tuple
     assert (error.value.code, error.value.text) == refused
 
 
+def outcome(query: str) -> tuple[int, str]:
+    try:
+        log_params(query, "app")
+    except Refused as refused:
+        return refused.code, refused.text
+    return 200, ""
+
+
 @given(st.text())
 def test_any_query_is_translated_or_refused(query: str) -> None:
-    try:
-        params = log_params(query, "app")
-    except Refused as refused:
-        assert (refused.code, refused.text) in (UNDECODABLE, INVALID)
-    else:
-        assert params["container"] == "app"
+    assert outcome(query) in ((200, ""), UNDECODABLE, INVALID)
 
 
 CALL = Call("containerLogs", "shop", "web-1", "app")

@@ -4,13 +4,18 @@ first wanted.
 Tests share them: make objects with names of your own, and do not stop what you did not start.
 """
 
+import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.expect import eventually
+from tests.world.api import Api
+from tests.world.vnodes import Space, Vnode, log_tails, peer_config
 from vnode.devcluster.build import CONTROL_PLANE, Binaries, ensure_binaries
 from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.controlplane import start_together
@@ -83,6 +88,81 @@ def real_peer(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> I
     cluster.start()
     yield cluster
     _end(cluster)
+
+
+@pytest.fixture(scope="session")
+def vnode(home: Cluster, peer_a: Cluster, peer_b: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vnode]:
+    """`vnode run` with the nodes edge-a and edge-b, for all tests that do not stop it.
+
+    edge-b maps the home namespace `world-shop` to `store`, and does not take what is labelled `vnode.test/stay`.
+    """
+    stay = {"matchExpressions": [{"key": "vnode.test/stay", "operator": "DoesNotExist"}]}
+    peers = [
+        peer_config("edge-a", peer_a),
+        peer_config("edge-b", peer_b, namespaces={"map": {"world-shop": "store"}, "selector": stay}),
+    ]
+    process = Vnode(tmp_path_factory.mktemp("vnode"), home, peers).start()
+    yield process.wait_ready()
+    process.stop()
+
+
+@pytest.fixture
+def own_vnode(home: Cluster, tmp_path: Path) -> Iterator[Callable[..., Vnode]]:
+    """Makes a vnode, not started yet, of one's own: `own_vnode(peer_config(...), ..., flags=[...])`.
+
+    Its Nodes are removed with it at the end of the test.
+    """
+    made: list[Vnode] = []
+
+    def make(*peers: dict[str, Any], flags: tuple[str, ...] = ()) -> Vnode:
+        made.append(Vnode(tmp_path / f"vnode-{len(made)}", home, peers, *flags))
+        return made[-1]
+
+    yield make
+    for process in made:
+        process.stop()
+        for node in process.nodes:
+            Api(home.plane).delete("Node", "", node)
+
+
+@pytest.fixture
+def new_space(home: Cluster) -> Iterator[Callable[..., Space]]:
+    """Makes a home namespace for one test: `new_space(peer_cluster, node)`; removed, with its Pods, at the end."""
+    api = Api(home.plane)
+    made: list[Space] = []
+
+    def make(peer: Cluster, node: str, name: str = "", labels: dict[str, str] | None = None) -> Space:
+        name = name or f"world-{next(_number)}"
+        api.create({"kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}})
+        made.append(Space(api, Api(peer.plane), name, node))
+        eventually("the namespace's account is there", lambda: api.find("ServiceAccount", name, "default"))
+        return made[-1]
+
+    yield make
+    for space in made:
+        for item in space.pods().values():  # also where no vnode is left to release them
+            space.home.delete("Pod", space.name, item["metadata"]["name"], grace_s=0)
+        api.delete("Namespace", "", space.name)
+
+
+_number = itertools.count(1)
+
+
+@pytest.fixture
+def space(vnode: Vnode, peer_a: Cluster, new_space: Callable[..., Space]) -> Space:
+    """A home namespace for one test whose Pods run at peer-a through edge-a."""
+    assert "edge-a" in vnode.nodes
+    made: Space = new_space(peer_a, "edge-a")
+    return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what vnode logged."""
+    report = yield
+    if report.failed:
+        report.sections += log_tails()
+    return report
 
 
 def _end(cluster: Cluster) -> None:

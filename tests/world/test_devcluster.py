@@ -170,7 +170,7 @@ def _wait(cluster: Cluster, what: str, condition: str, *more: str) -> None:
 
 
 def _processes_naming(directory: Path) -> list[str]:
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listing.splitlines() if f"{directory}/" in line]
 
 

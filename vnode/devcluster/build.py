@@ -183,36 +183,38 @@ def _build(names: list[str], say: Say) -> None:
     go = find_go()
     estimate_s = sum(_RECIPES[name].seconds for name in names)
     say(f"building {', '.join(names)} once into {binary_dir()}, about {_minutes(estimate_s)} on two cores")
-    began, done_s = time.monotonic(), 0
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vnode-build-") as temporary:
         # go wants to write beside go.mod, and an installed package may be read-only: it works on a copy.
         modules = Path(temporary) / "gomod"
         shutil.copytree(Path(__file__).with_name("gomod"), modules)
-        for index, name in enumerate(names, start=1):
-            left_s = estimate_s - done_s
+        for index, name in enumerate(names):
+            label = f"{name} ({index + 1} of {len(names)})"
+            later_s = sum(_RECIPES[other].seconds for other in names[index + 1 :])
 
-            def progress(label: str = f"{name} ({index} of {len(names)})", left_s: int = left_s) -> None:
-                say(f"building {label}, {_minutes(time.monotonic() - began)} so far, about {_minutes(left_s)} to go")
+            def progress(so_far_s: float, name: str = name, label: str = label, later_s: int = later_s) -> None:
+                left = _minutes(max(_RECIPES[name].seconds - so_far_s, 0) + later_s)
+                say(f"building {label}, {_minutes(time.monotonic() - began)} so far, about {left} to go")
 
             _build_one(go, name, modules, Path(temporary), progress)
-            done_s += _RECIPES[name].seconds
     say(f"built in {_minutes(time.monotonic() - began)}")
 
 
-def _build_one(go: Path, name: str, modules: Path, temporary: Path, progress: Callable[[], None]) -> None:
+def _build_one(go: Path, name: str, modules: Path, temporary: Path, progress: Callable[[float], None]) -> None:
     recipe = _RECIPES[name]
     # The new file appears under its name complete or not at all: whoever looks without the lock may run it at once.
     unfinished = binary_dir() / f".{name}.{os.getpid()}"
     argv = [str(go), "build", "-trimpath", "-ldflags", recipe.ldflags, "-o", str(unfinished), recipe.package]
     env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     log = temporary / f"{name}.log"
-    progress()
+    began = time.monotonic()
+    progress(0)
     try:
         with log.open("w") as output:
             process = subprocess.Popen(argv, cwd=modules / recipe.module, env=env, stdout=output, stderr=output)
             try:
                 while _still_running(process):
-                    progress()
+                    progress(time.monotonic() - began)
             finally:
                 process.kill()
                 process.wait()

@@ -63,4 +63,4 @@ class Cluster:
         undo = [command for node in self.real_nodes if (command := node.release())]
         self.kwok.processes.release()
         self.plane.processes.release()
-        return [*undo, *(["kill", "-KILL", "--", f"-{group}"] for group in groups)]
+        return [*undo, *(["kill", "-s", "KILL", "--", f"-{group}"] for group in groups)]

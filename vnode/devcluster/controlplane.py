@@ -214,6 +214,6 @@ class ControlPlane:
     def _request(self, url: str) -> bytes:
         trust = ssl.create_default_context(cafile=str(self.ca))
         trust.load_cert_chain(self.directory / "admin.crt", self.directory / "admin.key")
-        with urllib.request.urlopen(url, timeout=5, context=trust) as answer:  # noqa: S310 (our own https URL)
+        with urllib.request.urlopen(url, timeout=10, context=trust) as answer:  # noqa: S310 (our own https URL)
             content: bytes = answer.read()
             return content

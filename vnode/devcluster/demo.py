@@ -43,26 +43,30 @@ def run_demo(peers: int = 2, keep: bool = False, real_nodes: bool = False, exit_
     """
     console = Console(highlight=False)
     demo = _Demo(console, peers, real_nodes)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    # SIGINT too: a shell starts what it puts in the background with SIGINT ignored, and Python leaves it at that.
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         demo.start()
-        demo.wait_until_ready()
-        demo.explain()
-        if not exit_when_ready:
-            demo.stay()
+        with View(console) as view:
+            demo.wait_until_ready(view)
+            demo.explain()
+            if not exit_when_ready:
+                demo.stay(view)
     except DevClusterError as error:
-        console.print(f"vnode demo: {error}", markup=False, soft_wrap=True)
+        logs = "" if keep else "\nThe logs are gone now; --keep keeps them."
+        console.print(f"vnode demo: {error}{logs}", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 0 if demo.was_ready else 130
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in handlers:
             signal.signal(number, signal.SIG_IGN)  # A second Ctrl-C must not stop the cleaning up.
         if keep:
             demo.leave()
         else:
             demo.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0
 
 
@@ -118,21 +122,19 @@ class _Demo:
         manifest.write_text(yaml.safe_dump(_deployment(self._peer_count), sort_keys=False))
         home.kubectl("apply", "-f", manifest)
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, view: View) -> None:
         pods = _PODS_PER_PEER * self._peer_count
         first_s: float | None = None
         deadline = time.monotonic() + _READY_WITHIN_S
-        with View(self._console, live=True) as view:
-            while True:
-                picture = self._observe(view)
-                if first_s is None and any(pod.ready for pod in picture.pods):
-                    first_s = self._elapsed_s()
-                if picture.complete(self._peer_count, pods):
-                    break
-                if time.monotonic() > deadline:
-                    raise DevClusterError(self._why_not_ready())
-                time.sleep(0.25)
-        self.was_ready = True
+        while not self.was_ready:
+            if time.monotonic() > deadline:
+                raise DevClusterError(self._why_not_ready())
+            time.sleep(0.25)
+            picture = self._observe(view)
+            if first_s is None and any(pod.ready for pod in picture.pods):
+                first_s = self._elapsed_s()
+            self.was_ready = picture.complete(self._peer_count, pods)
+        view.settle()
         self._say(f"\nThe first Pod was Ready after {first_s:.1f} s, all {pods} after {self._elapsed_s():.1f} s.")
 
     def explain(self) -> None:
@@ -156,12 +158,11 @@ class _Demo:
         ]
         self._say("\n".join(lines))
 
-    def stay(self) -> None:
+    def stay(self, view: View) -> None:
         self._say("\nCtrl-C ends everything. Until then, what changes:")
-        with View(self._console, live=False) as view:
-            while True:
-                self._observe(view)
-                time.sleep(0.5)
+        while True:
+            self._observe(view)
+            time.sleep(0.5)
 
     def leave(self) -> None:
         """Leave all running, with a script that ends it."""
@@ -169,7 +170,7 @@ class _Demo:
             return
         undo: list[list[str]] = []
         if self._vnode and self._vnode.pgid:
-            undo.append(["kill", "-KILL", "--", f"-{self._vnode.pgid}"])
+            undo.append(["kill", "-s", "KILL", "--", f"-{self._vnode.pgid}"])
             self._vnode.release()
         for cluster in self._clusters:
             undo += cluster.release()

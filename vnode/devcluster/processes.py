@@ -111,7 +111,7 @@ class ProcessGroup:
         self._leader = None
 
     def release(self) -> None:
-        """Let the processes outlive us: they go on until `kill -- -PGID`."""
+        """Let the processes outlive us: they go on until `kill -s KILL -- -PGID`."""
         if self._leader is not None:
             # Only the leader goes; its group keeps its number as long as one of the others lives.
             self._leader.kill()

@@ -30,7 +30,7 @@ class NodeView:
 
 @dataclass(frozen=True)
 class PodView:
-    """A Pod at home, and `there`: `namespace/name on NODE` of its mirror at the peer, or empty."""
+    """A Pod at home, and `there`: namespace and node of its namesake at the peer, or empty."""
 
     name: str
     node: str
@@ -65,7 +65,7 @@ def _mirrors(pods: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for pod in pods:
         metadata, node = pod["metadata"], pod["spec"].get("nodeName", "no node yet")
         uid = metadata.get("annotations", {}).get(names.ORIGIN_UID, "")
-        yield uid, f"{metadata['namespace']}/{metadata['name']} on {node}"
+        yield uid, f"{metadata['namespace']} on {node}"
 
 
 def _condition(item: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -87,11 +87,11 @@ def _pod(pod: Mapping[str, Any], there: Mapping[str, str]) -> PodView:
 
 
 class View:
-    """Shows pictures as they come, within a `with`."""
+    """Shows pictures as they come, within a `with`: on a terminal a live table until `settle`, else changes."""
 
-    def __init__(self, console: Console, *, live: bool) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False) if live and console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._told: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -100,16 +100,22 @@ class View:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.settle()
+
+    def settle(self) -> None:
+        """Leave the table as it is; from now on only what changes is told, so that other text can stand between."""
         if self._live:
             self._live.stop()
+        self._live = None
 
     def show(self, picture: Picture, elapsed_s: float) -> None:
         """Show `picture`, `elapsed_s` after the start."""
+        news = list(self._news(picture))
         if self._live:
             self._live.update(_table(picture, elapsed_s), refresh=True)
-        else:
-            for line in self._news(picture):
-                self._console.print(f"{elapsed_s:6.1f} s  {line}", highlight=False, soft_wrap=True)
+            return
+        for line in news:
+            self._console.print(f"{elapsed_s:6.1f} s  {line}", markup=False, soft_wrap=True)
 
     def _news(self, picture: Picture) -> Iterator[str]:
         now = {
@@ -117,7 +123,7 @@ class View:
         }
         for pod in picture.pods:
             where = f" on {pod.node}" if pod.node else ""
-            now[f"pod {pod.name}"] = f"{pod.state}{where}{f', at the peer {pod.there}' if pod.there else ''}"
+            now[f"pod {pod.name}"] = f"{pod.state}{where}{f', at the peer in {pod.there}' if pod.there else ''}"
         for what in self._told.keys() - now.keys():
             yield f"{what}: gone"
         for what, state in now.items():

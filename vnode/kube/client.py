@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from vnode.errors import ApiError, Conflict, Gone, NotFound, Rejected, Unauthorized, Unavailable
+from vnode.errors import ApiError, Conflict, Gone, Idle, NotFound, Rejected, Unauthorized, Unavailable
 from vnode.kube.credentials import Connection, Credentials
 from vnode.kube.keepalive import kept_alive
 from vnode.kube.objects import Json, JsonDict, Key
@@ -23,6 +23,7 @@ from vnode.names import FIELD_MANAGER, USER_AGENT
 from vnode.telemetry.metrics import Metrics
 
 REQUEST_LIMIT_S: Final = 30.0
+CONNECT_LIMIT_S: Final = 15.0
 MAX_BODY: Final = 64 * 2**20  # one answer; a page of 500 Pods is about 7 MiB
 MAX_ERROR_BODY: Final = 64 * 2**10
 
@@ -43,15 +44,21 @@ class Resource(NamedTuple):
     def path(self, key: Key | None = None, subresource: str = "") -> str:
         """The request path of the collection (no key), a namespace's collection (no name), or one object.
 
-        Names are quoted: nothing in a key can leave its segment.
+        Nothing in a key can leave its segment: names are quoted; `.` and `..`, which name nothing, are `NotFound`.
         """
         path = self.prefix
         if key is not None and key.namespace:
-            path += f"/namespaces/{quote(key.namespace, safe='')}"
+            path += f"/namespaces/{_segment(key.namespace)}"
         path += f"/{self.plural}"
         if key is not None and key.name:
-            path += f"/{quote(key.name, safe='')}"
+            path += f"/{_segment(key.name)}"
         return f"{path}/{subresource}" if subresource else path
+
+
+def _segment(name: str) -> str:
+    if name in (".", ".."):
+        raise NotFound(f"{name!r} is no name")
+    return quote(name, safe="")
 
 
 PODS: Final = Resource("/api/v1", "pods")
@@ -147,20 +154,23 @@ class Client:
         *,
         accept: str = JSON,
         idle_s: float | None = None,
+        head_s: float = REQUEST_LIMIT_S,
     ) -> AsyncIterator[aiohttp.StreamReader]:
-        """GET a body without end (watch, log). The headers must come within `REQUEST_LIMIT_S`, data within `idle_s`.
+        """GET a body without end (watch, log). The headers must come within `head_s`, data within `idle_s`.
 
-        Raises `ApiError` for a refusal. A stream that breaks raises `Unavailable` from the block's reads.
+        Raises `ApiError` for a refusal. A stream that breaks raises `Unavailable` from the block's reads, one that is
+        silent for too long `Idle`.
         """
         connection = await self._credentials.current()
         code = 0
         try:
-            async with asyncio.timeout(REQUEST_LIMIT_S):
+            async with asyncio.timeout(head_s):
                 response = await self._send("GET", connection, path, params, None, JSON, accept, idle_s)
             code = response.status
+            self._count(verb, resource, code)
             try:
-                await self._raise_for(response, connection)
-                self._count(verb, resource, code)
+                async with asyncio.timeout(REQUEST_LIMIT_S):  # a refusal's body comes soon or not at all
+                    await self._raise_for(response, connection)
                 yield response.content
             finally:
                 response.close()  # not released: an unread body never goes back to the pool
@@ -231,7 +241,7 @@ class Client:
             server_hostname=connection.server_name,
             proxy=connection.proxy,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_read=idle_s),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S, sock_read=idle_s),
         )
 
     async def _raise_for(self, response: aiohttp.ClientResponse, connection: Connection) -> None:
@@ -239,7 +249,8 @@ class Client:
             return
         if response.status == 401:
             self._credentials.rejected(connection)
-        raise error_of(response.status, await _read(response, MAX_ERROR_BODY), response.headers.get("Retry-After"))
+        body = await _read(response, MAX_ERROR_BODY, cut=True)
+        raise error_of(response.status, body, response.headers.get("Retry-After"))
 
     def _unavailable(self, error: BaseException, connection: Connection) -> ApiError:
         if isinstance(error, ApiError):
@@ -247,16 +258,19 @@ class Client:
         if isinstance(error, ssl.SSLError | aiohttp.ClientConnectorSSLError):
             self._credentials.rejected(connection)  # a client certificate past its end looks like this
         detail = str(error) or type(error).__name__
-        return Unavailable(f"{connection.server}: {detail}")
+        kind = Idle if isinstance(error, aiohttp.SocketTimeoutError) else Unavailable
+        return kind(f"{connection.server}: {detail}")
 
     def _count(self, verb: str, resource: Resource, code: int) -> None:
         self._metrics.kube_requests.labels(self.side, verb, resource.plural, str(code)).inc()
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _read(response: aiohttp.ClientResponse, limit: int, *, cut: bool = False) -> bytes:
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
+        if size > limit and cut:
+            break
         if size > limit:
             raise Unavailable(f"the answer is longer than {limit} bytes", response.status)
         chunks.append(chunk)
@@ -268,24 +282,23 @@ class _Status(msgspec.Struct):
     reason: str = ""
 
 
+_ERRORS: Final[Mapping[int, type[ApiError]]] = {
+    **dict.fromkeys((400, 403, 405, 406, 413, 415, 422), Rejected),
+    401: Unauthorized,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+}
+
+
 def error_of(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
     """The error for an answer: by HTTP code, with the `metav1.Status` message where the body has one."""
     try:
         status = msgspec.json.decode(body, type=_Status)
     except (msgspec.DecodeError, UnicodeDecodeError):
         status = _Status()
-    message = status.message or body[:300].decode(errors="replace").strip() or f"HTTP {code}"
-    match code:
-        case 404:
-            return NotFound(message, code, status.reason)
-        case 409:
-            return Conflict(message, code, status.reason)
-        case 410:
-            return Gone(message, code, status.reason)
-        case 401:
-            return Unauthorized(message, code, status.reason)
-        case 400 | 403 | 405 | 406 | 413 | 415 | 422:
-            return Rejected(message, code, status.reason)
-        case _:
-            after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
-            return Unavailable(message, code, status.reason, min(after, 60.0))
+    message = status.message or body[:4096].decode(errors="replace").strip() or f"HTTP {code}"
+    if known := _ERRORS.get(code):
+        return known(message, code, status.reason)
+    after = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+    return Unavailable(message, code, status.reason, min(after, 60.0))

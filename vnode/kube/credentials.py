@@ -10,11 +10,14 @@ Called by `kube.client` only. This is the only door for the `kubernetes` package
 
 import asyncio
 import json
+import logging
 import os
+import signal
 import ssl
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,10 +26,13 @@ from typing import Any, Protocol
 from vnode.errors import ConfigError, Unavailable
 from vnode.kube.objects import utc_now
 
+log = logging.getLogger(__name__)
+
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 RESOLVE_LIMIT_S = 60.0
 RENEW_BEFORE = timedelta(seconds=60)  # renewed this long before what the credential says is its end
 REREAD_EVERY = timedelta(seconds=60)  # token files, as client-go does
+RETRY_EVERY = timedelta(seconds=5)  # after a renewal that failed
 REJECT_EVERY = timedelta(seconds=10)  # at most one early renewal for a refused credential in this time
 
 
@@ -38,7 +44,7 @@ class Connection:
     tls: ssl.SSLContext | None = field(repr=False)
     headers: dict[str, str] = field(repr=False)
     server_name: str | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
 
 
 class Credentials(Protocol):
@@ -58,8 +64,9 @@ class _Renewed:
         self._resolve = resolve
         self._now = now
         self._connection: Connection | None = None
+        self._failure = ""
         self._renew_at: datetime | None = None
-        self._resolved_at: datetime | None = None
+        self._tried_at: datetime | None = None
         self._lock = asyncio.Lock()
 
     async def current(self) -> Connection:
@@ -67,10 +74,21 @@ class _Renewed:
         if connection is not None and (self._renew_at is None or self._now() < self._renew_at):
             return connection
         async with self._lock:  # held over the child's run on purpose: all others need its answer
-            if self._connection is None or (self._renew_at is not None and self._now() >= self._renew_at):
-                await self._renew()
-            assert self._connection is not None
+            if self._tried_at is None or (self._renew_at is not None and self._now() >= self._renew_at):
+                await self._try_to_renew()
+            if self._connection is None:
+                raise Unavailable(self._failure)
             return self._connection
+
+    async def _try_to_renew(self) -> None:
+        """Renew; after a failure the old connection, where there is one, serves until the next try."""
+        try:
+            await self._renew()
+        except Unavailable as failure:
+            # Not at each request: a try is a process, and all requests wait for it.
+            self._failure, self._renew_at = str(failure), self._now() + RETRY_EVERY
+            log.warning("credential not renewed", extra={"error": self._failure})
+        self._tried_at = self._now()
 
     async def _renew(self) -> None:
         settings, renew_at = await self._resolve()
@@ -79,11 +97,10 @@ class _Renewed:
             self._connection = _connection(settings)
             self._settings: dict[str, Any] = settings
         self._renew_at = renew_at
-        self._resolved_at = self._now()
 
     def rejected(self, connection: Connection) -> None:
         now = self._now()
-        if connection is self._connection and (self._resolved_at is None or now - self._resolved_at > REJECT_EVERY):
+        if connection is self._connection and (self._tried_at is None or now - self._tried_at > REJECT_EVERY):
             self._renew_at = now
 
 
@@ -146,6 +163,7 @@ async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # so that a plugin of its own can be ended with it
     )
     try:
         async with asyncio.timeout(RESOLVE_LIMIT_S):
@@ -154,7 +172,8 @@ async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
         raise Unavailable(f"reading {paths} took more than {RESOLVE_LIMIT_S:.0f} s (an exec plugin?)") from None
     finally:
         if child.returncode is None:
-            child.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
     if child.returncode != 0:
         lines = err.decode(errors="replace").strip().splitlines()
@@ -242,8 +261,6 @@ def _read(paths: str, context: str) -> dict[str, Any]:
 
 
 def _main() -> None:
-    import logging
-
     logging.basicConfig(format="%(message)s")  # the package logs why a plugin failed, and goes on
     request = json.load(sys.stdin)
     try:

@@ -7,7 +7,7 @@ never heard of. Not here: anything that knows what a field means to vnode; that 
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,7 +34,7 @@ class Meta(msgspec.Struct, frozen=True, rename="camel", gc=False):
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
-    creation_timestamp: str = ""
+    creation_timestamp: str | None = None  # servers before 1.34 write null into bookmarks
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
@@ -86,8 +86,7 @@ class Object(msgspec.Struct, frozen=True, gc=False):
     @property
     def version(self) -> int:
         """The resourceVersion as the number it is (KEP-5504); 0 when the server's are not numbers."""
-        text = self.meta.resource_version
-        return int(text) if text.isdigit() else 0
+        return version_number(self.meta.resource_version)
 
     @property
     def leaving(self) -> bool:
@@ -102,13 +101,20 @@ class Object(msgspec.Struct, frozen=True, gc=False):
         return _as_dict(self.raw_status)
 
     def same(self, other: "Object") -> bool:
-        """True when nothing vnode reads differs."""
+        """True when nothing vnode reads differs. Of metadata alone the version counts: what it tells of is not held."""
+        if not (self.raw_spec or self.raw_status) and self.version != other.version:
+            return False
         return (
             self.raw_status == other.raw_status
             and self.raw_spec == other.raw_spec
             and msgspec.structs.replace(self.meta, resource_version="")
             == msgspec.structs.replace(other.meta, resource_version="")
         )
+
+
+def version_number(text: str) -> int:
+    """A resourceVersion as the number it is; 0 when it is none."""
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 class WatchEvent(NamedTuple):
@@ -180,13 +186,13 @@ _SUFFIXES = {
 def quantity(text: str | int | float) -> Decimal:
     """A `resource.Quantity` as a number (apimachinery `pkg/api/resource`). Raises ValueError when it is none."""
     text = str(text)
-    digits = text.rstrip("numkMGTPEi")
+    digits = text.rstrip("numkKMGTPEi")
     suffix = text[len(digits) :]
     if not digits or not set(digits) <= set("0123456789.+-eE"):
         raise ValueError(f"{text!r} is not a quantity")
     try:
         return Decimal(digits) * _SUFFIXES[suffix]
-    except (InvalidOperation, KeyError):
+    except (DecimalException, KeyError):
         raise ValueError(f"{text!r} is not a quantity") from None
 
 

@@ -14,14 +14,15 @@ from typing import Final
 
 import msgspec
 
-from vnode.errors import ApiError, Gone, Rejected, Unavailable
+from vnode.errors import ApiError, Gone, Idle, Rejected, Unavailable
 from vnode.kube.client import JSON, METADATA_LIST, Client, Resource
-from vnode.kube.objects import Object, parse_event, parse_list, parse_object
+from vnode.kube.objects import Object, parse_event, parse_list, parse_object, version_number
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 500
-IDLE_LIMIT_S: Final = 75.0  # the apiserver sends a bookmark about once a minute
+IDLE_LIMIT_S: Final = 75.0  # bookmarks come about once a minute, though not for a resource where nothing happens
+SHORT_S: Final = 1.0  # a watch that ends sooner, and told nothing, is not an ordinary renewal
 MAX_LINE: Final = 16 * 2**20
 _METADATA_WATCH: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -92,7 +93,7 @@ class Source:
             page, version, more = parse_list(await self.client.list_page(self.resource, "", params, accept))
             items += page
             if not more:
-                return Listed(items, int(version) if version.isdigit() else 0)
+                return Listed(items, version_number(version))
             params["continue"] = more
             await asyncio.sleep(0)  # a page takes milliseconds to decode: let the others run between two
 
@@ -147,7 +148,9 @@ async def follow(source: Source, backoff: Backoff) -> AsyncIterator[Event]:
     what it holds (`runtime.store`) misses nothing.
     """
     version: int | None = None
+    loop = asyncio.get_running_loop()
     while True:
+        started, told, listed_now = loop.time(), False, version is None
         try:
             if version is None:
                 source.client._metrics.kube_lists.labels(source.client.side, source.resource.plural).inc()  # noqa: SLF001
@@ -156,12 +159,20 @@ async def follow(source: Source, backoff: Backoff) -> AsyncIterator[Event]:
                 yield listed
             async for kind, item in source.watch(version):
                 version = item.version or version
+                told = True
                 backoff.reset()
                 if kind == "DELETED":
                     yield Deleted(item)
                 elif kind != "BOOKMARK":
                     yield Applied(item)
+            # client-go, too, calls it an error ("very short watch"): without a pause a broken proxy would be hammered.
+            if not told and loop.time() - started < SHORT_S:
+                await asyncio.sleep(backoff.next())
+        except Idle:
+            log.debug("watch silent, resuming", extra={"side": source.client.side, "resource": source.resource.plural})
         except Gone:
+            if not told and listed_now:
+                await asyncio.sleep(backoff.next())  # the history we have just been given is lost already
             version = None
         except (ApiError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             if source.optional and isinstance(error, Rejected):

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from vnode.errors import ApiError, NotFound, Rejected, Unauthorized
-from vnode.kube.client import PODS
+from vnode.kube.client import PODS, REQUEST_LIMIT_S
 from vnode.kubelet.request import Call, Located, Refused
 
 log = logging.getLogger(__name__)
@@ -67,12 +67,15 @@ def log_params(query: str, container: str) -> dict[str, str]:
 async def serve_logs(request: web.BaseRequest, call: Call, located: Located) -> web.StreamResponse:
     """Answer with the log until its end. Raises `Refused` when there is none, ConnectionError when an end is lost."""
     params = log_params(request.rel_url.raw_query_string, call.container)
-    idle_s = FOLLOW_IDLE_S if "follow" in params else READ_IDLE_S
+    follow = "follow" in params
+    idle_s = FOLLOW_IDLE_S if follow else READ_IDLE_S
+    # A kubelet sends the head of a followed log at once; KWOK, and other kubelets that are none, with the first line.
+    head_s = FOLLOW_IDLE_S if follow else REQUEST_LIMIT_S
     response = web.StreamResponse(headers={"Content-Type": "text/plain"})
     here = True
     try:
         async with located.client.stream(
-            "log", PODS, PODS.path(located.key, "log"), params, accept="*/*", idle_s=idle_s
+            "log", PODS, PODS.path(located.key, "log"), params, accept="*/*", idle_s=idle_s, head_s=head_s
         ) as content:
             here = await _sent(response, request, b"")
             while here and (chunk := await content.readany()):

@@ -65,6 +65,7 @@ class KubeletServer:
         self._locate = locate
         self._certificate = certificate
         self._metrics = metrics
+        self._busy: set[web.RequestHandler] = set()
 
     async def run(self, started: Callable[[int], None]) -> None:
         """Serve until cancelled, then end every session within a second. `started` gets the port once it is open.
@@ -99,17 +100,23 @@ class KubeletServer:
                     changed.clear()
                     if authority.value != trusted:
                         trusted = authority.value
-                        # Who came by a certificate of the old CA has to come again.
-                        server.pre_shutdown()
+                        self._renew_connections(server)
                     async with _accepting(server, listener, server_context(chain.value, trusted)):
                         await changed.wait()
             finally:
-                server.pre_shutdown()
-                await server.shutdown(CLOSE_LIMIT_S)
+                await _end(server)
+
+    def _renew_connections(self, server: web.Server) -> None:
+        """Whoever came by a certificate of the old CA has to come again; running streams end first."""
+        for connection in server.connections:
+            connection.close()  # after the request at hand
+            if connection not in self._busy:
+                connection.force_close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         code = 500
+        self._busy.add(request.protocol)
         try:
             try:
                 response = await self._admit(request, path)
@@ -121,6 +128,7 @@ class KubeletServer:
             code = GONE
             raise
         finally:
+            self._busy.discard(request.protocol)
             self._metrics.kubelet_requests.labels(self._node, label(path), str(code)).inc()
 
     async def _admit(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
@@ -179,6 +187,16 @@ async def _accepting(server: web.Server, listener: socket.socket, context: ssl.S
         yield
     finally:
         accepting.close()
+
+
+async def _end(server: web.Server) -> None:
+    transports = [connection.transport for connection in server.connections]
+    server.pre_shutdown()
+    await server.shutdown(CLOSE_LIMIT_S)
+    for transport in transports:
+        if transport is not None:
+            transport.abort()  # do not wait for the other end's goodbye
+    await asyncio.sleep(0)
 
 
 class _Full(asyncio.Protocol):

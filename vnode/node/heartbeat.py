@@ -28,9 +28,10 @@ LEASE_S: Final = 40
 RENEW_EVERY_S: Final = 10.0
 RENEW_LIMIT_S: Final = 8.0
 
-# A peer that hangs the moment after a good answer is found out after 3 + 3 * 3 = 12 s; one that refuses, after 9.
+# A peer that hangs the moment after a good answer is found out after 3 + 3 * 3.2 s; one that refuses, after 9 s.
 PROBE_EVERY_S: Final = 3.0
-PROBE_LIMIT_S: Final = 3.0
+PROBE_LIMIT_S: Final = 3.0  # of the request
+PROBE_WAIT_S: Final = 3.2  # of the whole, credential included
 MISSES: Final = 3
 _PATHS: Final = ("/readyz", "/livez", "/version")  # the first that our credential may read
 
@@ -131,12 +132,12 @@ class Probe:
                 asking = asking or group.create_task(self._ask(), name="probe")
                 # Not cancelled when late: it may be renewing the credential, which a plugin may take longer for than
                 # a probe may, and which would then never succeed.
-                await asyncio.wait({asking}, timeout=PROBE_LIMIT_S)
+                await asyncio.wait({asking}, timeout=PROBE_WAIT_S)
                 if asking.done():
                     self._judge(asking.result())
                     asking = None
                 else:
-                    self._judge(f"no answer within {PROBE_LIMIT_S:.0f} s")
+                    self._judge(f"no credential to ask with within {PROBE_WAIT_S} s")
                 await asyncio.sleep(max(0.0, start + PROBE_EVERY_S - loop.time()))
 
     async def _ask(self) -> str:
@@ -173,6 +174,8 @@ def failure(path: str, error: ApiError) -> str:
     failed = re.findall(r"^\[-\](\S+)", error.message, re.MULTILINE)
     if failed:
         return f"{path}: failed: {', '.join(failed)}"
+    if isinstance(error.__cause__, TimeoutError):
+        return f"{path}: no answer within {PROBE_LIMIT_S:.0f} s"
     lines = error.message.splitlines()
     answer = f"HTTP {error.code}: " if error.code and isinstance(error, Unavailable) else ""
     return f"{path}: {answer}{lines[0] if lines else 'no answer'}"

@@ -15,7 +15,7 @@ from vnode.config import PeerSpec
 from vnode.errors import ApiError, Rejected
 from vnode.kube.client import NODES, PODS, Client
 from vnode.kube.credentials import from_kubeconfig
-from vnode.kube.objects import Key
+from vnode.kube.objects import Key, utc_now
 from vnode.kube.watch import Source
 from vnode.kubelet.auth import Door
 from vnode.kubelet.authority import ClientAuthority
@@ -71,8 +71,17 @@ class _Surroundings:
 class Session:
     """Runs one peer's virtual Node. Constructing opens nothing."""
 
-    def __init__(self, spec: PeerSpec, home: Home, metrics: Metrics, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        spec: PeerSpec,
+        home: Home,
+        metrics: Metrics,
+        works: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`works` is called once the stores are full and the controllers run."""
         self.spec = spec
+        self._works = works
         identity, node = home.identity, spec.node_name
         self._home = home
         self._names = spec.namespace_map(identity.cluster)
@@ -163,6 +172,7 @@ class Session:
             group.create_task(self._sweep(), name=f"{self.spec.name}/namespaces")
             node.on_peer_change(self._peer_changed)
             node.allow_ready()
+            self._works()
             log.info("peer session works", extra={"pods": len(self._local.store), "mirrors": len(self._remote.store)})
 
     async def _make_node(self, group: asyncio.TaskGroup) -> NodeController:
@@ -214,9 +224,15 @@ class Session:
         await self._namespaces.remove_all()
 
     def _peer_changed(self, verdict: Verdict) -> None:
-        if verdict.up:  # what waits for its next try need not wait any longer
-            self._pods.controller.queue.hurry()
-            self._reflector.controller.queue.hurry()
+        if not verdict.up:
+            self._remote.doubt()
+        if not verdict.up or self._remote.current:
+            return
+        for informer in self._filling[1:]:
+            informer.refresh()
+        # What waits for its next try need not wait any longer.
+        self._pods.controller.queue.hurry()
+        self._reflector.controller.queue.hurry()
 
     async def _sweep(self) -> None:
         """Remove remote namespaces when their home namespace goes; at the start, those that went while we were away."""

@@ -51,7 +51,7 @@ def patches(manifest: Json, remote: Object) -> list[Patch]:
         body = {"metadata": precondition, "spec": {"ephemeralContainers": spec["ephemeralContainers"]}}
         result.append(Patch("ephemeralcontainers", body))
     if before.resize != now.resize:
-        result.append(Patch("resize", {"metadata": precondition, "spec": _resources(spec)}))
+        result.append(Patch("resize", {"metadata": precondition, "spec": _resources(spec, remote.spec())}))
     metadata = _stamped(manifest)["metadata"]
     body = {
         "metadata": {
@@ -84,10 +84,16 @@ def _edits(spec: Json, held: Json) -> JsonDict:
     return edits
 
 
-def _resources(spec: Json) -> JsonDict:
+def _resources(spec: Json, held: Json) -> JsonDict:
+    there = {c["name"] for name in CONTAINER_LISTS[:2] for c in held.get(name) or () if "resources" in c}
+
+    def replaced(wanted: Json, present: bool) -> JsonDict:
+        # The directive, where there is nothing to replace, would take the whole map away (`removeDirectives`).
+        return {"$patch": "replace", **wanted} if present else dict(wanted)
+
     result: JsonDict = {
         name: [
-            {"name": container["name"], "resources": {"$patch": "replace", **container["resources"]}}
+            {"name": container["name"], "resources": replaced(container["resources"], container["name"] in there)}
             for container in spec[name]
             if container.get("resources")
         ]
@@ -95,7 +101,7 @@ def _resources(spec: Json) -> JsonDict:
         if spec.get(name)
     }
     if spec.get("resources"):
-        result["resources"] = {"$patch": "replace", **spec["resources"]}
+        result["resources"] = replaced(spec["resources"], "resources" in held)
     return {name: value for name, value in result.items() if value}
 
 

@@ -82,6 +82,7 @@ class PodController:
         metrics.pods.labels(peer.side, "peer").set_function(lambda: len(remote.store))
         local.on_change(self._local_changed)
         remote.on_change(self._remote_changed)
+        remote.on_listed(lambda: self.look_at([pod.key for pod in local.store]))
 
     def locate(self, namespace: str, name: str) -> tuple[Key, Object] | None:
         """A Pod of this node and the key of its mirror (where it will be, when there is none yet); None if not ours."""
@@ -145,11 +146,24 @@ class PodController:
         for other in others:
             if not other.leaving:
                 await self._delete_remote(DeleteRemote(other.key, other.uid, orphan=True), key)
+        if local is not None and remote is not None and not self._remote.current:
+            await self._only_delete(local, remote)
+            return None
         action = plan(local, remote, self._lost.get(key), self._route, self._view, self._now())
         if action is None:
             self._changed_at.pop(key, None)
             return None
         return await self._carry_out(action, key, local)
+
+    async def _only_delete(self, local: Object, remote: Object) -> None:
+        """While the peer is away our view of it is old: home's status is left as node lifecycle makes it.
+
+        A deletion is safe on an old view, and is tried, so that it is the first thing done on return. The list that
+        ends the doubt has every Pod looked at again.
+        """
+        action = plan(local, remote, None, self._route, self._view, self._now())
+        if isinstance(action, DeleteRemote):
+            await self._delete_remote(action, local.key)
 
     async def _carry_out(self, action: Action, key: Key, local: Object | None) -> float | None:
         if isinstance(action, DeleteRemote):

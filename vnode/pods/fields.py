@@ -17,6 +17,10 @@ class Field(NamedTuple):
 
 
 _CARRIED: Final = Field("carried")
+_CONTAINERS: Final = Field(
+    "translated", "the injected token mount goes; downward API shows home's names; image edits travel"
+)
+_STATUSES: Final = Field("translated", "of home's containers only; restartCount never falls")
 _SCHEDULED: Final = Field("home-only", "home's scheduler has acted on it")
 
 SPEC: Final[dict[str, Field]] = {
@@ -41,7 +45,7 @@ SPEC: Final[dict[str, Field]] = {
     "hostname": _CARRIED,
     "hostnameOverride": _CARRIED,
     "imagePullSecrets": Field("carried", "with their Secrets"),
-    "initContainers": Field("translated", "as containers"),
+    "initContainers": _CONTAINERS,
     "nodeName": Field("home-only", "the peer's scheduler chooses"),
     "nodeSelector": Field("translated", "what the virtual Node's own labels meet goes, os and arch stay"),
     "os": _CARRIED,
@@ -72,16 +76,16 @@ SPEC: Final[dict[str, Field]] = {
 
 # Keys are volume sources; `projected.X` the sources of a projected volume.
 VOLUMES: Final[dict[str, Field]] = {
-    "configMap": Field("carried", "with its ConfigMap"),
-    "secret": Field("carried", "with its Secret"),
+    "configMap": Field("carried", "with the object it names"),
+    "secret": Field("carried", "with the object it names"),
     "downwardAPI": Field("translated", "shows home's names"),
     "projected": Field("translated", "source by source"),
-    "projected.configMap": Field("carried", "with its ConfigMap"),
-    "projected.secret": Field("carried", "with its Secret"),
+    "projected.configMap": Field("carried", "with the object it names"),
+    "projected.secret": Field("carried", "with the object it names"),
     "projected.downwardAPI": Field("translated", "shows home's names"),
-    "projected.serviceAccountToken": Field("refused", "home's tokens do not reach the peer yet"),
-    "projected.clusterTrustBundle": Field("refused", "home's bundles do not reach the peer yet"),
-    "projected.podCertificate": Field("refused", "home's signers do not serve the peer"),
+    "projected.serviceAccountToken": Field("refused", "what home signs does not reach the peer yet"),
+    "projected.clusterTrustBundle": Field("refused", "what home signs does not reach the peer yet"),
+    "projected.podCertificate": Field("refused", "what home signs does not reach the peer yet"),
     "persistentVolumeClaim": Field("refused", "home's claims do not reach the peer yet"),
     "ephemeral": Field("refused", "home's claims do not reach the peer yet"),
 }
@@ -89,20 +93,20 @@ VOLUMES: Final[dict[str, Field]] = {
 STATUS: Final[dict[str, Field]] = {
     "allocatedResources": _CARRIED,
     "conditions": Field("translated", "the peer's kubelet's; PodScheduled and others' types stay home's"),
-    "containerStatuses": Field("translated", "of home's containers only; restartCount never falls"),
-    "ephemeralContainerStatuses": Field("translated", "as containerStatuses"),
+    "containerStatuses": _STATUSES,
+    "ephemeralContainerStatuses": _STATUSES,
     "extendedResourceClaimStatus": Field("home-only"),
     "hostIP": Field("translated", "the virtual Node's address"),
     "hostIPs": Field("translated", "the virtual Node's address"),
-    "initContainerStatuses": Field("translated", "as containerStatuses"),
+    "initContainerStatuses": _STATUSES,
     "message": _CARRIED,
     "nodeAllocatableResourceClaimStatuses": Field("home-only"),
     "nominatedNodeName": Field("home-only"),
     "observedGeneration": Field("translated", "home's generation once the peer has it"),
     "phase": Field("translated", "never goes back; Succeeded and Failed are final"),
     "podIP": Field("translated", "`network.podIPs: hidden` leaves it out, `flat` carries it"),
-    "podIPs": Field("translated", "as podIP"),
-    "qosClass": Field("home-only", "immutable"),
+    "podIPs": Field("translated", "`network.podIPs: hidden` leaves it out, `flat` carries it"),
+    "qosClass": Field("home-only"),
     "reason": _CARRIED,
     "resize": _CARRIED,
     "resourceClaimStatuses": Field("home-only"),

@@ -75,8 +75,10 @@ def plan(
     """The next step, or None when this pair is at rest.
 
     `local` is a Pod bound to our node; `remote` an object of ours at the peer that stands for it (`route.owns`);
-    `lost` the last state of a mirror of exactly this Pod that is gone, if we saw it go.
+    `lost` the last state of a mirror that is gone, if we saw it go; it counts when it was of exactly this Pod.
     """
+    if lost is not None and (local is None or lost.meta.annotations.get(names.ORIGIN_UID) != local.uid):
+        lost = None  # it stood for an earlier Pod of this name
     if remote is None:
         return _without_mirror(local, lost, route, view, now) if local else None
     if local is None:
@@ -97,7 +99,7 @@ def _without_mirror(
         return None if local.meta.deletion_grace_period_seconds == 0 else ReleaseLocal(local.uid)
     if status.done(local):
         return None
-    if status.started(local) or (lost is not None and status.started(lost)):
+    if status.started(local) or (lost is not None and (status.started(lost) or status.done(lost))):
         patch = status.lost_patch(local, lost, view, now)
         return WriteStatus(patch) if patch else None
     try:
@@ -111,6 +113,9 @@ def _pair(local: Object, remote: Object, route: Route, view: status.View) -> Act
         grace = max(1, local.meta.deletion_grace_period_seconds or 0)  # 0 would leave containers without an object
         if not remote.leaving or _sooner(grace, remote.meta.deletion_grace_period_seconds):
             return DeleteRemote(remote.key, remote.uid, grace_s=grace)
+    elif status.done(local) and not status.done(remote):
+        # A kubelet, too, tears down what the API calls finished (`pod_workers.go`): it may have been replaced by now.
+        return None if remote.leaving else DeleteRemote(remote.key, remote.uid)
     refusal: Refused | None = None
     outstanding: list[changes.Patch] = []
     try:
@@ -118,9 +123,11 @@ def _pair(local: Object, remote: Object, route: Route, view: status.View) -> Act
     except Refused as refused:
         refusal = refused  # an edit (of an object's annotations, say) cannot make this, but a config change can
     wanted = status.status_patch(local, remote, view, in_step=not outstanding and refusal is None)
+    if wanted:
+        return WriteStatus(wanted)  # first: a peer that refuses the update for ever must not freeze home's status
     if outstanding and not (local.leaving or remote.leaving or status.done(remote) or status.done(local)):
         return Update(remote.key, outstanding)
-    return WriteStatus(wanted) if wanted else None
+    return None
 
 
 def _sooner(wanted: int, running: int | None) -> bool:

@@ -24,8 +24,19 @@ _STATUS_LISTS: Final = {
 }
 # What our own earlier write may have left and the mirror no longer says.
 _CLEARED: Final = ("message", "reason", "resize", "podIP", "podIPs")
-# Kubernetes' own Pod conditions that are not the kubelet's to remove: the scheduler's, and one that many share.
-_SHARED: Final = frozenset({"PodScheduled", "DisruptionTarget"})
+# What a kubelet owns and therefore removes (`kubelet/types/pod_status.go`, v1.37), less the scheduler's PodScheduled.
+# Any other type stays, domain or not: "ready-to-serve" is a legal readiness gate.
+_OWNED: Final = frozenset(
+    {
+        "Ready",
+        "Initialized",
+        "ContainersReady",
+        "PodReadyToStartContainers",
+        "PodResizeInProgress",
+        "PodResizePending",
+        "AllContainersRestarting",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +71,9 @@ def status_patch(local: Object, remote: Object, view: View, *, in_step: bool) ->
     if current.get("phase") in TERMINAL:
         return None
     wanted = _home_view(local, remote.status(), current, view)
-    if in_step and local.meta.generation:
-        wanted["observedGeneration"] = local.meta.generation
-    conditions = _conditions(local, remote.status(), current, wanted.get("observedGeneration"))
+    if generation := local.meta.generation if in_step else current.get("observedGeneration"):
+        wanted["observedGeneration"] = generation
+    conditions = _conditions(local, remote.status(), current, generation, in_step)
     return _patch(local, current, wanted, conditions)
 
 
@@ -129,24 +140,29 @@ def _home_view(local: Object, remote: JsonDict, current: Json, view: View) -> Js
         held = {entry["name"]: entry for entry in current.get(listed) or ()}
         order = [container["name"] for container in spec.get(defined) or ()]
         there_by_name = {entry.get("name"): entry for entry in remote.get(listed) or ()}
-        statuses = [_not_below(there_by_name[name], held.get(name)) for name in order if name in there_by_name]
+        statuses = [entry for name in order if (entry := _not_below(there_by_name.get(name), held.get(name)))]
         if statuses:
             wanted[listed] = statuses
     return wanted
 
 
-def _not_below(status: JsonDict, held: Json | None) -> JsonDict:
+def _not_below(status: JsonDict | None, held: JsonDict | None) -> JsonDict | None:
+    if status is None:
+        return held
     if held and int(held.get("restartCount", 0)) > int(status.get("restartCount", 0)):
         return {**status, "restartCount": held["restartCount"]}
     return status
 
 
-def _conditions(local: Object, remote: Json, current: Json, generation: int | None) -> list[JsonDict]:
-    """The conditions home should show that are ours to write, `$patch: delete` entries for those that went."""
-    theirs = _by_type(remote)
+def _conditions(local: Object, remote: Json, current: Json, generation: int | None, in_step: bool) -> list[JsonDict]:
+    """The conditions home should show that are ours to write, `$patch: delete` entries for those that went.
+
+    Our own one is left alone while the mirror lacks an edit of home's: it may say why.
+    """
+    theirs, gates = _by_type(remote), _gates(local)
     wanted = []
     for kind, condition in theirs.items():
-        if _kubelets(kind) and kind != "PodScheduled":
+        if _kubelets(kind) and kind != "PodScheduled" and kind not in gates:
             entry = {
                 name: value for name, value in condition.items() if name not in ("observedGeneration", "lastProbeTime")
             }
@@ -154,13 +170,13 @@ def _conditions(local: Object, remote: Json, current: Json, generation: int | No
                 entry["observedGeneration"] = generation
             wanted.append(_gated(local, current, entry) if kind == "Ready" else entry)
     scheduled = theirs.get("PodScheduled", {})
-    if scheduled.get("status") == "False":
+    if in_step and scheduled.get("status") == "False":
         wanted.append({**scheduled, "type": names.REMOTE_CONDITION})
         wanted[-1].pop("lastProbeTime", None)
         wanted[-1].pop("observedGeneration", None)
     names_wanted = {entry["type"] for entry in wanted}
     for kind in _by_type(current):
-        ours = (_kubelets(kind) and kind not in _SHARED) or kind == names.REMOTE_CONDITION
+        ours = kind in _OWNED or (kind == names.REMOTE_CONDITION and in_step)
         if ours and kind not in names_wanted:
             wanted.append({"$patch": "delete", "type": kind})
     return wanted
@@ -173,7 +189,7 @@ def _kubelets(kind: str) -> bool:
 
 def _gated(local: Object, current: Json, ready: JsonDict) -> JsonDict:
     """Ready with home's readiness gates judged (`GeneratePodReadyCondition`, kubelet `status/generate.go`)."""
-    gates = [gate.get("conditionType") for gate in local.spec().get("readinessGates") or ()]
+    gates = _gates(local)
     if not gates or ready.get("status") != "True":
         return ready
     held = _by_type(current)
@@ -184,9 +200,17 @@ def _gated(local: Object, current: Json, ready: JsonDict) -> JsonDict:
         elif held[gate].get("status") != "True":
             status = held[gate].get("status")
             problems.append(f'the status of pod readiness gate "{gate}" is not "True", but {status}')
+    # Ready since the last of them all was: `minReadySeconds` is counted from here.
+    moments = [str(held[gate].get("lastTransitionTime") or "") for gate in gates if gate in held]
+    since = max(str(ready.get("lastTransitionTime") or ""), *moments, "")
+    entry = {**ready, "lastTransitionTime": since} if since else ready
     if not problems:
-        return ready
-    return {**ready, "status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(problems)}
+        return entry
+    return {**entry, "status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(problems)}
+
+
+def _gates(local: Object) -> list[str]:
+    return [str(gate.get("conditionType")) for gate in local.spec().get("readinessGates") or ()]
 
 
 def _by_type(status: Json) -> dict[str, JsonDict]:
@@ -195,9 +219,13 @@ def _by_type(status: Json) -> dict[str, JsonDict]:
 
 def _patch(local: Object, current: Json, wanted: JsonDict, conditions: list[JsonDict]) -> JsonDict | None:
     changed: JsonDict = {name: value for name, value in wanted.items() if current.get(name) != value}
+    for name, value in changed.items():
+        if isinstance(value, dict) and name in current:  # where there is none, the directive would take all of it away
+            changed[name] = {"$patch": "replace", **value}
     changed.update({name: None for name in _CLEARED if name in current and name not in wanted})
-    if changed.get("podIPs"):
-        changed["podIPs"] = [{"$patch": "replace"}, *changed["podIPs"]]  # its merge key would keep the old address
+    for name in ("hostIPs", "podIPs"):
+        if changed.get(name):
+            changed[name] = [{"$patch": "replace"}, *changed[name]]  # their merge key would keep the old address
     held = _by_type(current)
     if differing := [entry for condition in conditions if (entry := _condition(condition, held))]:
         changed["conditions"] = differing

@@ -169,7 +169,7 @@ def _placement(spec: JsonDict, route: Route) -> None:
         toleration for toleration in spec.get("tolerations") or () if toleration.get("key") != names.PEER
     ]
     spec["topologySpreadConstraints"] = [
-        {**constraint, "whenUnsatisfiable": "ScheduleAnyway"}
+        {**_unmerged(constraint), "whenUnsatisfiable": "ScheduleAnyway"}
         for constraint in spec.get("topologySpreadConstraints") or ()
         if not _ours(constraint.get("topologyKey"))
     ]
@@ -236,9 +236,23 @@ def _pod_affinity(affinity: JsonDict, kind: str, route: Route) -> JsonDict:
     return _drop_empty({required: must, preferred: wish})
 
 
+def _unmerged(term: Json) -> JsonDict:
+    """`term` without the label keys home's apiserver has merged into its selector: the peer's refuses them twice."""
+    rules = (term.get("labelSelector") or {}).get("matchExpressions") or ()
+    merged = {rule.get("key") for rule in rules}
+    result = dict(term)
+    for name in ("matchLabelKeys", "mismatchLabelKeys"):
+        if name in term and not (kept := [key for key in term[name] if key not in merged]):
+            del result[name]
+        elif name in term:
+            result[name] = kept
+    return result
+
+
 def _term(term: Json, route: Route) -> JsonDict:
+    term = _unmerged(term)
     if not term.get("namespaces"):
-        return dict(term)
+        return term
     return {**term, "namespaces": [route.remote_namespace(name) for name in term["namespaces"]]}
 
 

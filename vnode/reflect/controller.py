@@ -13,7 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from vnode import names
-from vnode.errors import Conflict, NotFound
+from vnode.errors import Conflict, NotFound, Unavailable
 from vnode.kube.client import Client
 from vnode.kube.objects import Key, Object, parse_object
 from vnode.policy.route import Reference, Refused, Route
@@ -125,7 +125,7 @@ class Reflector:
         try:
             await self._write(ref)
         except BaseException as error:
-            failure = error if isinstance(error, Exception) else asyncio.CancelledError()
+            failure = error if isinstance(error, Exception) else Unavailable(f"the writer of {ref} was stopped")
             future.set_exception(failure)
             future.exception()  # nobody need be waiting
             raise

@@ -28,7 +28,7 @@ class RemoteNamespaces:
         self._making: dict[str, asyncio.Lock] = {}
 
     async def ensure(self, namespace: str) -> None:
-        """Have the remote namespace of home's `namespace`. Raises `Refused` when it is somebody else's, or `ApiError`."""
+        """Have the remote namespace of home's `namespace`. Raises `Refused` when it is not ours, or `ApiError`."""
         if namespace in self._known:
             return
         # One maker a namespace: a burst's first Pods all come here at once.

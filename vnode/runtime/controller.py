@@ -40,7 +40,7 @@ class Controller(Generic[K]):
     ) -> None:
         self.name = name
         self._peer = peer
-        self.queue: WorkQueue[K] = queue or WorkQueue()
+        self.queue: WorkQueue[K] = WorkQueue() if queue is None else queue  # an empty one is false
         self._reconcile = reconcile
         self._workers = workers
         self._metrics = metrics
@@ -68,16 +68,24 @@ class Controller(Generic[K]):
                 self._again(key, error, at_least_s=error.after)
             except (VnodeError, TimeoutError) as error:
                 self._again(key, error)
-            except Exception as error:
-                self._metrics.bugs.labels(self.name).inc()
-                log.exception("bug in reconcile", extra={"controller": self.name, "key": str(key)})
-                self._again(key, error)
+            except asyncio.CancelledError as error:
+                if _cancelled():
+                    raise
+                # Somebody cancelled what `reconcile` waited for, not us: a worker that went now would go in silence.
+                self._bug(key, error)
+            except Exception as error:  # noqa: BLE001 - the one place; told and counted in `_bug`
+                self._bug(key, error)
             else:
                 queue.forget(key)
                 if again is not None:
                     queue.add_after(key, again)
             finally:
                 queue.done(key)
+
+    def _bug(self, key: K, error: BaseException) -> None:
+        self._metrics.bugs.labels(self.name).inc()
+        log.error("bug in reconcile", extra={"controller": self.name, "key": str(key)}, exc_info=error)
+        self._again(key, error)
 
     def _again(self, key: K, error: BaseException, at_least_s: float = 0.0) -> None:
         reason = type(error).__name__
@@ -95,6 +103,11 @@ class Controller(Generic[K]):
                 "delay_s": round(delay, 2),
             },
         )
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def apart(work: Coroutine[Any, Any, T]) -> T:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from vnode.kube.objects import Key, Object
-from vnode.kube.watch import Backoff, Source, follow
+from vnode.kube.watch import Backoff, Listed, Source, follow
 from vnode.runtime.store import Store
 
 Handler = Callable[[Key, Object | None, Object | None], None]  # key, before, now
@@ -19,15 +19,32 @@ class Informer:
 
     def __init__(self, name: str, source: Source, store: Store | None = None) -> None:
         self.name = name
-        self.store = store or Store()
+        self.store = Store() if store is None else store  # an empty one is false
         self._source = source
         self._handlers: list[Handler] = []
+        self._on_listed: list[Callable[[], None]] = []
         self._synced = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self.current = False  # listed, and nobody has said since that what we hold may be old
 
     def on_change(self, handler: Handler) -> Callable[[], None]:
         """Call `handler(key, before, now)` for every change, in order, until what is returned here is called."""
         self._handlers.append(handler)
         return lambda: self._handlers.remove(handler)
+
+    def on_listed(self, handler: Callable[[], None]) -> None:
+        """Call `handler` after each list is in the store and its changes are told."""
+        self._on_listed.append(handler)
+
+    def doubt(self) -> None:
+        """The server does not answer: what we hold may be old (`current`) until it has been listed again."""
+        self.current = False
+
+    def refresh(self) -> None:
+        """List anew, now: the server answers again, and our stream may be dead without knowing it."""
+        self.current = False
+        if self._following is not None:
+            self._following.cancel()
 
     @property
     def is_synced(self) -> bool:
@@ -43,14 +60,22 @@ class Informer:
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        while True:
+            async with asyncio.TaskGroup() as group:  # a child that `refresh` cancels ends it quietly
+                self._following = group.create_task(self._follow(), name=f"{self.name}/follow")
+
+    async def _follow(self) -> None:
         async for event in follow(self._source, Backoff()):
             changes = self.store.apply(event)
             for start in range(0, len(changes), SLICE):
                 self._tell(changes[start : start + SLICE])
                 if len(changes) > SLICE:
                     await asyncio.sleep(0)
-            if self.store.listed:
+            if isinstance(event, Listed):
+                self.current = True
                 self._synced.set()
+                for handler in self._on_listed:
+                    handler()
 
     def _tell(self, changes: list[tuple[Key, Object | None, Object | None]]) -> None:
         for key, before, now in changes:

@@ -42,8 +42,9 @@ class Recorder:
         self._instance = instance
         self._now = now
         self._queue: asyncio.Queue[tuple[Regarding, str, str, str]] = asyncio.Queue(maxsize=1000)
-        self._recent: TTLCache[tuple[str, str, str], bool] = TTLCache(maxsize=5000, ttl=QUIET_S)
-        self._counts: TTLCache[str, int] = TTLCache(maxsize=5000, ttl=3600)
+        timer = lambda: self._now().timestamp()  # noqa: E731
+        self._recent: TTLCache[tuple[str, str, str], bool] = TTLCache(5000, QUIET_S, timer)
+        self._counts: TTLCache[str, int] = TTLCache(5000, 3600, timer)
 
     def event(self, regarding: Regarding, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Have an Event written soon; the same one is not written again for a minute."""

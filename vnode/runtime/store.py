@@ -17,12 +17,14 @@ class Store:
 
     A writer that has just created or changed an object calls `learn` with the answer, so that nobody decides on
     the older state while the watch is on its way. An older event never undoes newer knowledge: versions are
-    compared (resourceVersions of one resource are ordered numbers, KEP-5504).
+    compared (resourceVersions of one resource are ordered numbers, KEP-5504). An answer that comes after the watch
+    has already told the object's end brings nothing back.
     """
 
     def __init__(self, transform: Callable[[Object], Object | None] | None = None) -> None:
         self._items: dict[Key, Object] = {}
         self._transform = transform
+        self._shown = 0  # the newest version the watch has shown: what it was silent about by then is not there
         self.listed = False
 
     def get(self, key: Key) -> Object | None:
@@ -41,8 +43,10 @@ class Store:
             case Listed(items, version):
                 return self._replace(items, version)
             case Applied(item):
+                self._shown = max(self._shown, item.version)
                 return self._put(item)
             case Deleted(item):
+                self._shown = max(self._shown, item.version)
                 held = self._items.get(item.key)
                 if held is None or held.version > item.version > 0:
                     return []  # never known, or the end of an earlier object of this name
@@ -52,6 +56,8 @@ class Store:
 
     def learn(self, item: Object) -> list[tuple[Key, Object | None, Object | None]]:
         """Take in an object the apiserver has just answered with."""
+        if item.key not in self._items and 0 < item.version <= self._shown:
+            return []
         return self._put(item)
 
     def forget(self, key: Key, uid: str) -> None:
@@ -60,9 +66,9 @@ class Store:
         if held is not None and held.uid == uid:
             del self._items[key]
 
-    def _put(self, item: Object) -> list[tuple[Key, Object | None, Object | None]]:
+    def _put(self, item: Object, *, even_older: bool = False) -> list[tuple[Key, Object | None, Object | None]]:
         held = self._items.get(item.key)
-        if held is not None and held.version > item.version > 0:
+        if held is not None and held.version > item.version > 0 and not even_older:
             return []
         kept = self._transform(item) if self._transform else item
         if kept is None:
@@ -77,13 +83,15 @@ class Store:
 
     def _replace(self, items: list[Object], version: int) -> list[tuple[Key, Object | None, Object | None]]:
         changes: list[tuple[Key, Object | None, Object | None]] = []
+        rewound = 0 < version < self._shown  # the server was restored from a backup: its list alone counts
+        self._shown = version
         present = set()
         for item in items:
             present.add(item.key)
-            changes += self._put(item)
+            changes += self._put(item, even_older=rewound)
         for key, held in list(self._items.items()):
             # What was learnt after the list was made is not in it, and is still there.
-            if key not in present and not held.version > version > 0:
+            if key not in present and (rewound or not held.version > version > 0):
                 del self._items[key]
                 changes.append((key, held, None))
         self.listed = True

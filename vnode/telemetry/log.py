@@ -1,11 +1,12 @@
 """Logs: JSON lines, or text for people when stderr is a terminal. Context (peer, node) travels by contextvar.
 
-Messages are constant; facts go into `extra`. Values from a peer are never part of a message and control
-characters cannot reach the terminal, since every field is written as JSON.
+Messages are constant; facts go into `extra`. Values from a peer are never part of a message. Control characters
+cannot reach the terminal: fields are written as JSON, and what else a line has (tracebacks) is escaped.
 """
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import Any, Literal, TextIO
 
 _context: ContextVar[dict[str, Any]] = ContextVar("vnode_log_context", default={})  # noqa: B039 - never mutated
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed, which tracebacks have
 
 Format = Literal["auto", "json", "text"]
 
@@ -63,4 +66,5 @@ class _Text(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         facts = " ".join(f"{key}={json.dumps(value, default=str)}" for key, value in _facts(record).items())
         line = f"{moment} {record.levelname[0]} {record.getMessage()} {facts}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        text = f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -1,0 +1,101 @@
+"""The bench's machine: a home and a peer control plane, KWOK nodes in the peer, and vnode between, on loopback."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from vnode.devcluster.build import CONTROL_PLANE, ensure_binaries
+from vnode.devcluster.controlplane import ControlPlane, start_together
+from vnode.devcluster.kwok import Kwok
+
+_SAMPLE = re.compile(r'vnode_kube_requests_total\{code="(\d+)",resource="(\w*)",side="([\w-]+)",verb="(\w+)"\} ([\d.e+]+)')
+
+
+@dataclass(slots=True)
+class Lab:
+    """Handles to what runs."""
+
+    home: ControlPlane
+    peer: ControlPlane
+    vnode: "VnodeProcess"
+
+
+class VnodeProcess:
+    """A `vnode run` child, and what it costs."""
+
+    def __init__(self, directory: Path, home: ControlPlane, peer: ControlPlane) -> None:
+        config = {"cluster": "home", "kubelet": {"address": "127.0.0.1"}}
+        config["peers"] = [{"name": "edge", "kubeconfig": str(peer.kubeconfig)}]  # type: ignore[assignment]
+        path = directory / "vnode.yaml"
+        path.write_text(yaml.safe_dump(config))
+        self._log = (directory / "vnode.log").open("wb")
+        command = [sys.executable, "-m", "vnode", "run", "--config", str(path), "--kubeconfig", str(home.kubeconfig)]
+        self._process = subprocess.Popen([*command, "--admin-port", "0"], stderr=self._log)
+        self._port = self._wait_for_port(directory / "vnode.log")
+
+    def _wait_for_port(self, log: Path) -> int:
+        for _ in range(300):
+            if found := re.search(r'"admin port open".*"port": (\d+)', log.read_text()):
+                return int(found[1])
+            time.sleep(0.1)
+        raise RuntimeError(f"vnode did not start: {log.read_text()}")
+
+    def wait_ready(self) -> None:
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz"):
+                return
+            time.sleep(0.1)
+        raise RuntimeError("vnode did not become ready")
+
+    def requests(self) -> Counter[str]:
+        """Requests so far, by side, verb and resource."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as answer:
+            text = answer.read().decode()
+        return Counter({f"{s} {verb} {resource}": int(float(n)) for _, resource, s, verb, n in _SAMPLE.findall(text)})
+
+    def cpu_s(self) -> float:
+        """User and system seconds so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_rss_mib(self) -> float:
+        """The most memory it ever held."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+        self._log.close()
+
+
+@contextlib.contextmanager
+def lab() -> Iterator[Lab]:
+    """Everything up, for the length of the block."""
+    binaries = ensure_binaries((*CONTROL_PLANE, "kwok"), lambda line: print(line, file=sys.stderr))
+    with tempfile.TemporaryDirectory(prefix="vnode-bench-") as folder, contextlib.ExitStack() as stack:
+        directory = Path(folder)
+        home = ControlPlane("home", directory / "home", binaries, service_cidr="10.96.0.0/16")
+        peer = ControlPlane("edge", directory / "edge", binaries, service_cidr="10.97.0.0/16", pod_cidr="10.128.0.0/9")
+        stack.callback(peer.stop)
+        stack.callback(home.stop)
+        start_together([home, peer])
+        kwok = Kwok(peer)
+        stack.callback(kwok.stop)
+        kwok.start()
+        kwok.add_nodes(20, cpu="1000", memory="4000Gi", pods="1100")
+        vnode = VnodeProcess(directory, home, peer)
+        stack.callback(vnode.stop)
+        vnode.wait_ready()
+        yield Lab(home, peer, vnode)

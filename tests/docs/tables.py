@@ -1,0 +1,100 @@
+"""Each reference table of README as Markdown, from the one place in the code that knows."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import typer
+
+from vnode import names
+from vnode.check import HOME, PEER
+from vnode.cli import cli
+from vnode.config import reference
+from vnode.pods.fields import SPEC, STATUS, VOLUMES
+from vnode.telemetry.metrics import Metrics
+
+README = Path(__file__).parents[2] / "README.md"
+_NAME = re.compile(r'^[A-Z_]+: Final = "([^"]+)"  # (label and taint key|label|annotation|pod|node)[:;] (.+)$', re.M)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def config() -> str:
+    """The keys of the configuration file."""
+    rows = [[f"`{row.key}`", row.type, f"`{row.default}`" if row.default else "", row.meaning] for row in reference()]
+    return _table(["key", "type", "default", "meaning"], rows)
+
+
+def flags() -> str:
+    """The commands and their options."""
+    group = typer.main.get_command(cli)
+    users: dict[tuple[str, str], list[str]] = {}
+    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+        for option in command.params:
+            flag = ", ".join(option.opts) if option.param_type_name == "option" else str(option.name).upper()
+            users.setdefault((flag, (getattr(option, "help", None) or "").rstrip(".")), []).append(f"`{name}`")
+    rows = [[", ".join(used_by), f"`{flag}`", meaning] for (flag, meaning), used_by in users.items()]
+    return _table(["command", "option", "meaning"], rows)
+
+
+def labels() -> str:
+    """Labels, annotations and taint keys."""
+    found = _NAME.findall(inspect.getsource(names))
+    return _table(["name", "kind", "meaning"], [[f"`{n}`", k, m] for n, k, m in found if k not in ("pod", "node")])
+
+
+def reasons() -> str:
+    """Reasons on conditions and Events."""
+    found = _NAME.findall(inspect.getsource(names))
+    return _table(["reason", "on", "meaning"], [[f"`{n}`", k, m] for n, k, m in found if k in ("pod", "node")])
+
+
+def metrics() -> str:
+    """vnode's own series."""
+    families = [family for family in Metrics().registry.collect() if family.name.startswith("vnode_")]
+    rows = []
+    for family in families:
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        rows.append([f"`{name}`", family.type, family.documentation.rstrip(".")])
+    return _table(["series", "type", "meaning"], rows)
+
+
+def rights() -> str:
+    """What vnode must be allowed to do, on each side."""
+    rows = [
+        [side, f"`{right.resource}`", ", ".join(right.verbs), right.without or "(needed)"]
+        for side, listed in (("home", HOME), ("peer", PEER))
+        for right in listed
+    ]
+    return _table(["side", "resource", "verbs", "without it"], rows)
+
+
+def fields() -> str:
+    """The fate of each field of a Pod."""
+    parts = (("spec", SPEC), ("spec.volumes", VOLUMES), ("status", STATUS))
+    fates: dict[tuple[str, str, str], list[str]] = {}
+    for part, table in parts:
+        for name, entry in table.items():
+            fates.setdefault((part, entry.fate, entry.note), []).append(f"`{name}`")
+    rows = [[part, ", ".join(listed), fate, note] for (part, fate, note), listed in fates.items()]
+    return _table(["of", "field", "fate", "how"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    table.__name__: table for table in (flags, config, labels, reasons, metrics, rights, fields)
+}
+
+
+def written(text: str) -> str:
+    """`text` with every table between its markers made anew."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- table: {name} -->\n", f"\n<!-- end: {name} -->"
+        head, found, rest = text.partition(begin)
+        if not found:
+            raise ValueError(f"README has no table {name}")
+        text = head + begin + table() + end + rest.partition(end)[2]
+    return text

@@ -1,0 +1,225 @@
+"""A kubelet port between bytes we make: apiservers that answer what a test wants, on real sockets in one loop.
+
+The real apiservers are in `tests/world/test_kubelet_server.py`; here is what cannot be had from them on demand.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from vnode.kube.client import Client
+from vnode.kube.credentials import Connection
+from vnode.kube.objects import Key
+from vnode.kubelet.auth import Door
+from vnode.kubelet.authority import ClientAuthority
+from vnode.kubelet.certificate import ServingCertificate
+from vnode.kubelet.request import Located
+from vnode.kubelet.server import KubeletServer
+from vnode.telemetry.metrics import Metrics
+
+LOGS = "/containerLogs/shop/web-1/app"
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Plain:
+    """Credentials of an apiserver without TLS."""
+
+    def __init__(self, server: str) -> None:
+        self._connection = Connection(server, None, {})
+
+    async def current(self) -> Connection:
+        return self._connection
+
+    def rejected(self, connection: Connection) -> None:
+        raise AssertionError("nobody refused a credential")
+
+
+@contextlib.asynccontextmanager
+async def apiserver(handler: Handler, metrics: Metrics) -> AsyncIterator[Client]:
+    runner = web.ServerRunner(web.Server(handler, handler_cancellation=True), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    client = Client(Plain(f"http://127.0.0.1:{runner.addresses[0][1]}"), "peer", metrics)
+    try:
+        yield client
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+def home(reviews: list[str]) -> Handler:
+    """An apiserver that knows the token `good`, allows everything, and lets vnode do nothing else."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        kind = request.path.rpartition("/")[2]
+        if kind not in ("tokenreviews", "subjectaccessreviews"):
+            return web.json_response({"message": f"{kind} is forbidden", "reason": "Forbidden"}, status=403)
+        reviews.append(kind)
+        spec = json.loads(await request.read())["spec"]
+        if kind == "tokenreviews":
+            known = spec["token"] == "good"
+            return web.json_response({"status": {"authenticated": known, "user": {"username": "jane"}}})
+        return web.json_response({"status": {"allowed": True}})
+
+    return answer
+
+
+@dataclass
+class Kubelet:
+    port: int
+    session: aiohttp.ClientSession
+    task: "asyncio.Task[None]"
+    metrics: Metrics
+    reviews: list[str] = field(default_factory=list)
+
+    def get(self, path: str = LOGS, token: str = "good") -> "aiohttp.client._RequestContextManager":
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return self.session.get(f"https://127.0.0.1:{self.port}{path}", headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def kubelet(peer_handler: Handler) -> AsyncIterator[Kubelet]:
+    metrics, reviews = Metrics(), list[str]()
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    async with (
+        apiserver(home(reviews), metrics) as at_home,
+        apiserver(peer_handler, metrics) as at_peer,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        server = KubeletServer(
+            node="edge",
+            address="127.0.0.1",
+            port=0,
+            door=Door(at_home, "edge", ClientAuthority(at_home)),
+            locate=lambda _, pod: Located(at_peer, Key("shop-home", pod), "u-1"),
+            certificate=ServingCertificate(at_home, "edge", ["127.0.0.1"]),
+            metrics=metrics,
+        )
+        task = group.create_task(server.run(started.set_result))
+        yield Kubelet(await started, session, task, metrics, reviews)
+        task.cancel()
+
+
+class Log:
+    """A log at the peer which says what `lines` yields, and remembers how much of it got away and who left."""
+
+    def __init__(self, *chunks: bytes, then: str = "end") -> None:
+        self._chunks = chunks
+        self._then = then
+        self.sent = 0
+        self.left = asyncio.Event()
+        self.asked = ""
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked = request.path_qs
+        response = web.StreamResponse()
+        try:
+            await response.prepare(request)
+            for chunk in self._chunks:
+                await response.write(chunk)
+                self.sent += len(chunk)
+            if self._then == "silence":
+                await asyncio.Event().wait()
+            if self._then == "break":
+                raise ConnectionError
+        except (asyncio.CancelledError, ConnectionError):
+            self.left.set()
+            raise
+        return response
+
+
+async def test_a_log_arrives_whole_and_is_asked_for_by_its_remote_name() -> None:
+    chunks = [random.randbytes(random.randint(1, 70_000)) for _ in range(300)]
+    log = Log(*chunks)
+    async with kubelet(log) as port, port.get(f"{LOGS}?timestamps=true&tailLines=7") as response:
+        assert (response.status, response.content_type) == (200, "text/plain")
+        assert hashlib.sha256(await response.read()).digest() == hashlib.sha256(b"".join(chunks)).digest()
+    assert log.asked == "/api/v1/namespaces/shop-home/pods/web-1/log?container=app&timestamps=true&tailLines=7"
+
+
+async def test_the_head_comes_before_the_first_line() -> None:
+    async with kubelet(Log(then="silence")) as port, asyncio.timeout(5), port.get(f"{LOGS}?follow=true") as response:
+        assert response.status == 200
+
+
+async def test_a_reader_that_does_not_read_stops_the_peer() -> None:
+    log = Log(*(b"x" * 65_536 for _ in range(1600)))  # 100 MiB
+    async with kubelet(log) as port, port.get(f"{LOGS}?follow=true"):
+        before = -1
+        while before != log.sent:
+            before = log.sent
+            await asyncio.sleep(0.5)  # real sockets: what they and the two ends' buffers hold must fill first
+        assert log.sent < 32 * 2**20
+
+
+async def test_a_reader_that_leaves_ends_the_stream_at_the_peer() -> None:
+    log = Log(b"one\n", then="silence")
+    async with kubelet(log) as port, asyncio.timeout(5):
+        async with port.get(f"{LOGS}?follow=true") as response:
+            assert await response.content.readline() == b"one\n"
+        await log.left.wait()
+
+
+async def test_a_stream_that_breaks_at_the_peer_does_not_look_ended() -> None:
+    async with kubelet(Log(b"one\n", then="break")) as port, port.get(f"{LOGS}?follow=true") as response:
+        assert await response.content.readline() == b"one\n"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
+async def test_cancelling_the_server_ends_followers_quickly_and_not_as_if_the_log_were_over() -> None:
+    log = Log(b"one\n", then="silence")
+    async with kubelet(log) as port, port.get(f"{LOGS}?follow=true") as response:
+        await response.content.readline()
+        port.task.cancel()
+        async with asyncio.timeout(2):
+            await asyncio.wait({port.task})
+            await log.left.wait()
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+
+
+async def test_one_review_of_each_kind_serves_many_requests() -> None:
+    async with kubelet(Log(b"one\n")) as port:
+
+        async def ask(token: str, code: int) -> None:
+            async with port.get(token=token) as response:
+                assert response.status == code
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(ask("good", 200))
+                group.create_task(ask("bad", 401))
+        assert sorted(port.reviews) == ["subjectaccessreviews", "tokenreviews", "tokenreviews"]
+
+
+async def test_a_peer_that_refuses_is_plain_text_of_status_400() -> None:
+    async def refuse(_: web.BaseRequest) -> web.StreamResponse:
+        message = 'container "app" in pod "web-1" is waiting to start: ContainerCreating'
+        return web.json_response({"kind": "Status", "message": message, "reason": "BadRequest"}, status=400)
+
+    async with kubelet(refuse) as port, port.get() as response:
+        assert (response.status, response.content_type) == (400, "text/plain")
+        assert await response.text() == 'container "app" in pod "web-1" is waiting to start: ContainerCreating'
+
+
+async def test_a_refused_certificate_request_is_one_line_in_the_log_and_the_port_serves_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="vnode.kubelet.certificate")
+    async with kubelet(Log(b"one\n")) as port, port.get() as response:
+        assert await response.read() == b"one\n"
+    told = [record.message for record in caplog.records]
+    assert told == ["serving certificate is self-signed", "no serving certificate from the cluster"]

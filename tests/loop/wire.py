@@ -1,0 +1,77 @@
+"""An apiserver in virtual time, at the byte seam: what vnode's client sends comes here, what is returned goes back.
+
+Nothing of vnode is faked: requests are built, counted, limited and answered for by the real client.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import msgspec
+
+from vnode.kube.client import Client
+from vnode.kube.credentials import Connection
+from vnode.telemetry.metrics import Metrics
+
+Handler = Callable[[str, str, Any], Awaitable["Answer"]]  # method, path, decoded body
+
+
+class Answer:
+    """A response: its body whole, and then, for a watch, the lines put into `more`."""
+
+    def __init__(self, body: Any = b"", status: int = 200, more: "asyncio.Queue[Any] | None" = None) -> None:
+        self.status = status
+        self.headers: dict[str, str] = {}
+        self.content = self
+        self._body = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        self._more = more
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        """The body in pieces, as `aiohttp.StreamReader` gives it."""
+        if self._body:
+            yield self._body
+        while self._more is not None:
+            yield msgspec.json.encode(await self._more.get()) + b"\n"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
+class Wire(Client):
+    """A client whose requests are answered by `handler`, which may sleep, or raise what aiohttp would.
+
+    `resolve` is how long the credential takes, in seconds.
+    """
+
+    def __init__(self, handler: Handler, resolve_s: float = 0.0) -> None:
+        super().__init__(self, "wire", Metrics())
+        self._handler = handler
+        self.resolve_s = resolve_s
+
+    async def current(self) -> Connection:
+        await asyncio.sleep(self.resolve_s)
+        return Connection("https://wire", None, {})
+
+    def rejected(self, connection: Connection) -> None:
+        """A credential that never changes."""
+
+    async def _send(self, method: str, connection: Connection, path: str, params: Any, data: Any, *_: Any) -> Any:
+        watching = "&watch" if "watch" in dict(params or {}) else ""
+        return await self._handler(method, path + watching, None if data is None else msgspec.json.decode(data))
+
+
+@asynccontextmanager
+async def at_work(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """All `works`, which have no end, run during the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+        yield
+        for task in tasks:
+            task.cancel()

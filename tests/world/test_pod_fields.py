@@ -1,0 +1,39 @@
+"""Every field of a Pod that the live apiserver knows has a fate in `vnode.pods.fields`."""
+
+import json
+
+import pytest
+
+from vnode.devcluster.cluster import Cluster
+from vnode.pods.fields import SPEC, STATUS, VOLUMES
+
+
+OTHER_VERSIONS = {"workloadRef"}  # in v1.35 and v1.36, schedulingGroup since
+
+
+@pytest.fixture(scope="module")
+def schemas(home: Cluster) -> dict[str, dict[str, object]]:
+    document = json.loads(home.plane.kubectl("get", "--raw", "/openapi/v3/api/v1").stdout)
+    return {name.rpartition(".")[2]: schema["properties"] for name, schema in document["components"]["schemas"].items()
+            if name.startswith("io.k8s.api.core.v1.") and "properties" in schema}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "table"), [("PodSpec", SPEC), ("PodStatus", STATUS)])
+def test_each_field_of_the_live_api_is_decided_on(
+    schemas: dict[str, dict[str, object]], kind: str, table: dict[str, object]
+) -> None:
+    assert set(schemas[kind]) <= set(table)
+    assert set(table) - set(schemas[kind]) <= OTHER_VERSIONS
+
+
+def test_volume_sources_in_the_table_exist_in_the_live_api(schemas: dict[str, dict[str, object]]) -> None:
+    sources = set(schemas["Volume"]) | {f"projected.{source}" for source in schemas["VolumeProjection"]}
+    assert set(VOLUMES) <= sources
+
+
+def test_the_sources_that_name_home_objects_are_decided_on(schemas: dict[str, dict[str, object]]) -> None:
+    for source in ("configMap", "secret", "persistentVolumeClaim", "ephemeral", "projected", "downwardAPI"):
+        assert source in VOLUMES
+    assert {f"projected.{source}" for source in schemas["VolumeProjection"]} == {
+        name for name in VOLUMES if name.startswith("projected.")
+    }
