@@ -50,6 +50,9 @@ class Hang:
 Step = bytes | float | type[Cut] | type[Hang]  # bytes to send, or seconds to wait
 
 
+NO_ANSWER = 0  # as a status: the connection ends without one
+
+
 @dataclass(frozen=True)
 class Answer:
     """A status, headers, and a body in steps. `chunked`: each step of bytes is a chunk; else its length is told."""
@@ -61,9 +64,13 @@ class Answer:
     delay_s: float = 0.0
 
 
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()  # as Go writes it
+
+
 def answer(body: Any = b"", status: int = 200, delay_s: float = 0.0, **headers: str) -> Answer:
     """A whole answer; what is not bytes is sent as JSON."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    data = body if isinstance(body, bytes) else _encoded(body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Answer((data,), status, named, delay_s=delay_s)
 
@@ -71,7 +78,7 @@ def answer(body: Any = b"", status: int = 200, delay_s: float = 0.0, **headers: 
 def failure(code: int, reason: str = "", message: str = "no", **headers: str) -> Answer:
     """A `metav1.Status` as an apiserver answers."""
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message}
-    data = json.dumps({**status, "code": code}).encode()
+    data = _encoded({**status, "code": code})
     return Answer((data,), code, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -82,7 +89,7 @@ def stream(*steps: Step) -> Answer:
 
 def line(kind: str, item: Mapping[str, Any]) -> bytes:
     """One event of a watch."""
-    return json.dumps({"type": kind, "object": item}).encode() + b"\n"
+    return _encoded({"type": kind, "object": item}) + b"\n"
 
 
 class Server:
@@ -122,6 +129,8 @@ class Server:
         else:
             reply = stream(Hang)
         await asyncio.sleep(reply.delay_s)
+        if reply.status == NO_ANSWER:
+            return False
         return await self._send(reply, reader, writer)
 
     async def _send(self, reply: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(reason: str, look: Callable[[], T], limit_s: float = 30.0, each_s: float = 0.1) -> T:
+def eventually(reason: str, look: Callable[[], T | None], limit_s: float = 30.0, each_s: float = 0.1) -> T:
     """The first truthy answer of `look`; AssertionError naming `reason` when there is none within `limit_s`.
 
     An AssertionError or a missing key inside `look` counts as "not yet", and the last one is told.

@@ -16,8 +16,9 @@ import typer
 from vnode import __version__
 from vnode.config import Settings, combine, from_flags, load
 from vnode.errors import ConfigError, VnodeError
+from vnode.kube.credentials import Credentials
 from vnode.kube.credentials import home as home_credentials
-from vnode.rules import validate
+from vnode.rules import check_kubeconfig, validate
 from vnode.telemetry import log as logs
 
 cli = typer.Typer(
@@ -90,6 +91,12 @@ def _settings(config: Path | None, peers: list[str] | None) -> Settings:
     return settings
 
 
+def _home(kubeconfig: str, context: str) -> Credentials:
+    if kubeconfig:
+        check_kubeconfig("--kubeconfig", kubeconfig, context)
+    return home_credentials(kubeconfig, context)
+
+
 @cli.command()
 def run(
     config: Config = None,
@@ -114,7 +121,7 @@ def run(
     settings = _settings(config, peer)
     app = App(
         settings,
-        home_credentials(kubeconfig, context),
+        _home(kubeconfig, context),
         admin_address=admin_address,
         admin_port=admin_port,
     )
@@ -138,7 +145,7 @@ def check(
 
     logs.setup("error")
     settings = _settings(config, peer)
-    raise typer.Exit(asyncio.run(report(settings, home_credentials(kubeconfig, context))))
+    raise typer.Exit(asyncio.run(report(settings, _home(kubeconfig, context))))
 
 
 @cli.command()
@@ -162,7 +169,7 @@ def remove(
     if not chosen:
         known = ", ".join(spec.node_name for spec in settings.peers)
         raise ConfigError(f"no peer has a Node named {name}; configured: {known}")
-    app = App(msgspec.structs.replace(settings, peers=chosen), home_credentials(kubeconfig, context))
+    app = App(msgspec.structs.replace(settings, peers=chosen), _home(kubeconfig, context))
     at_once = asyncio.Event()
     at_once.set()
     asyncio.run(app.run_and_remove(at_once, _tell, timeout_s))

@@ -53,6 +53,14 @@ def validate(settings: Settings) -> None:
         raise ConfigError("\n".join(problems))
 
 
+def check_kubeconfig(flag: str, path: str, context: str) -> None:
+    """Refuse the one kubeconfig file that `flag` names when it cannot be read or has no such context. ConfigError."""
+    try:
+        _cluster_of(PeerSpec(flag, path, context))
+    except ConfigError as e:
+        raise ConfigError(f"{flag}: {str(e).removeprefix('kubeconfig: ')}") from e
+
+
 def _general_problems(settings: Settings) -> Iterator[str]:
     if settings.cluster:
         yield from _refused("cluster", syntax.dns_label, settings.cluster)

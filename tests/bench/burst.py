@@ -65,7 +65,9 @@ def _settle(running: Lab) -> None:
         time.sleep(0.5)
 
 
-async def _cycle(cluster: ControlPlane, namespace: str, pods: int, watch: Watch, selector: dict[str, str]) -> dict[str, Any]:
+async def _cycle(
+    cluster: ControlPlane, namespace: str, pods: int, watch: Watch, selector: dict[str, str]
+) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     start = loop.time()
     await _apply(cluster, _deployment(namespace, pods, selector))
@@ -75,7 +77,11 @@ async def _cycle(cluster: ControlPlane, namespace: str, pods: int, watch: Watch,
     await asyncio.to_thread(cluster.kubectl, "delete", "deployment", "burst", "-n", namespace, "--wait=false")
     await watch.until(lambda stamps: len(stamps.gone) >= pods, LIMIT_S)
     gone = max(watch.stamps.gone.values()) - deleting
-    return {"ready_s": round(ready, 2), "delete_s": round(gone, 2), "added_to_ready_s": _spread(watch.stamps.added, watch.stamps.ready)}
+    return {
+        "ready_s": round(ready, 2),
+        "delete_s": round(gone, 2),
+        "added_to_ready_s": _spread(watch.stamps.added, watch.stamps.ready),
+    }
 
 
 async def _singles(running: Lab, count: int) -> dict[str, Any]:
@@ -129,5 +135,3 @@ def _spread(start: dict[str, float], end: dict[str, float]) -> dict[str, float]:
     times = sorted(max(0.0, end[name] - start[name]) for name in start.keys() & end.keys())
     cuts = statistics.quantiles(times, n=100, method="inclusive") if len(times) > 1 else times * 99
     return {f"p{percent}": round(cuts[percent - 1], 3) for percent in (50, 95, 99)}
-
-

@@ -19,7 +19,9 @@ from vnode.devcluster.build import CONTROL_PLANE, ensure_binaries
 from vnode.devcluster.controlplane import ControlPlane, start_together
 from vnode.devcluster.kwok import Kwok
 
-_SAMPLE = re.compile(r'vnode_kube_requests_total\{code="(\d+)",resource="(\w*)",side="([\w-]+)",verb="(\w+)"\} ([\d.e+]+)')
+_SAMPLE = re.compile(
+    r'vnode_kube_requests_total\{code="(\d+)",resource="(\w*)",side="([\w-]+)",verb="(\w+)"\} ([\d.e+]+)'
+)
 
 
 @dataclass(slots=True)
@@ -35,8 +37,8 @@ class VnodeProcess:
     """A `vnode run` child, and what it costs."""
 
     def __init__(self, directory: Path, home: ControlPlane, peer: ControlPlane) -> None:
-        config = {"cluster": "home", "kubelet": {"address": "127.0.0.1"}}
-        config["peers"] = [{"name": "edge", "kubeconfig": str(peer.kubeconfig)}]  # type: ignore[assignment]
+        peers = [{"name": "edge", "kubeconfig": str(peer.kubeconfig)}]
+        config = {"cluster": "home", "kubelet": {"address": "127.0.0.1"}, "peers": peers}
         path = directory / "vnode.yaml"
         path.write_text(yaml.safe_dump(config))
         self._log = (directory / "vnode.log").open("wb")

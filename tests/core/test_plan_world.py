@@ -154,6 +154,7 @@ class World(RuleBasedStateMachine):
     @rule()
     def somebody_at_home_calls_it_failed(self) -> None:
         self.home.write_status({"phase": "Failed", "reason": "NodeShutdown"})
+        self._hear_all()  # before vnode writes: a patch under way, on the older state, is a race every kubelet has, too
 
     # --- the peer's kubelet, and people there ---
 

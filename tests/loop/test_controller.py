@@ -28,7 +28,8 @@ async def looked(
     look: Look, keys: str = "a", seconds: float = 3600, workers: int = 2
 ) -> tuple[dict[str, list[float]], Metrics]:
     """When each key was looked at in this time."""
-    metrics, times = Metrics(), {key: [] for key in keys}  # type: dict[str, list[float]]  # noqa: PLC2401
+    metrics = Metrics()
+    times: dict[str, list[float]] = {key: [] for key in keys}
     started = now()
 
     async def noted(key: str) -> float | None:

@@ -1,115 +1,14 @@
-"""A kubelet port between bytes we make: apiservers that answer what a test wants, on real sockets in one loop.
-
-The real apiservers are in `tests/world/test_kubelet_server.py`; here is what cannot be had from them on demand.
-"""
+"""Logs through a kubelet's port, between bytes we make: backpressure, both ends leaving, the door's economy."""
 
 import asyncio
-import contextlib
 import hashlib
-import json
 import random
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from vnode.kube.client import Client
-from vnode.kube.credentials import Connection
-from vnode.kube.objects import Key
-from vnode.kubelet.auth import Door
-from vnode.kubelet.authority import ClientAuthority
-from vnode.kubelet.certificate import ServingCertificate
-from vnode.kubelet.request import Located
-from vnode.kubelet.server import KubeletServer
-from vnode.telemetry.metrics import Metrics
-
-LOGS = "/containerLogs/shop/web-1/app"
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class Plain:
-    """Credentials of an apiserver without TLS."""
-
-    def __init__(self, server: str) -> None:
-        self._connection = Connection(server, None, {})
-
-    async def current(self) -> Connection:
-        return self._connection
-
-    def rejected(self, connection: Connection) -> None:
-        raise AssertionError("nobody refused a credential")
-
-
-@contextlib.asynccontextmanager
-async def apiserver(handler: Handler, metrics: Metrics) -> AsyncIterator[Client]:
-    runner = web.ServerRunner(web.Server(handler, handler_cancellation=True), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    client = Client(Plain(f"http://127.0.0.1:{runner.addresses[0][1]}"), "peer", metrics)
-    try:
-        yield client
-    finally:
-        await client.close()
-        await runner.cleanup()
-
-
-def home(reviews: list[str]) -> Handler:
-    """An apiserver that knows the token `good`, allows everything, and lets vnode do nothing else."""
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        kind = request.path.rpartition("/")[2]
-        if kind not in ("tokenreviews", "subjectaccessreviews"):
-            return web.json_response({"message": f"{kind} is forbidden", "reason": "Forbidden"}, status=403)
-        reviews.append(kind)
-        spec = json.loads(await request.read())["spec"]
-        if kind == "tokenreviews":
-            known = spec["token"] == "good"
-            return web.json_response({"status": {"authenticated": known, "user": {"username": "jane"}}})
-        return web.json_response({"status": {"allowed": True}})
-
-    return answer
-
-
-@dataclass
-class Kubelet:
-    port: int
-    session: aiohttp.ClientSession
-    task: "asyncio.Task[None]"
-    metrics: Metrics
-    reviews: list[str] = field(default_factory=list)
-
-    def get(self, path: str = LOGS, token: str = "good") -> "aiohttp.client._RequestContextManager":
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return self.session.get(f"https://127.0.0.1:{self.port}{path}", headers=headers)
-
-
-@contextlib.asynccontextmanager
-async def kubelet(peer_handler: Handler) -> AsyncIterator[Kubelet]:
-    metrics, reviews = Metrics(), list[str]()
-    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-    async with (
-        apiserver(home(reviews), metrics) as at_home,
-        apiserver(peer_handler, metrics) as at_peer,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as session,
-        asyncio.TaskGroup() as group,
-    ):
-        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        server = KubeletServer(
-            node="edge",
-            address="127.0.0.1",
-            port=0,
-            door=Door(at_home, "edge", ClientAuthority(at_home)),
-            locate=lambda _, pod: Located(at_peer, Key("shop-home", pod), "u-1"),
-            certificate=ServingCertificate(at_home, "edge", ["127.0.0.1"]),
-            metrics=metrics,
-        )
-        task = group.create_task(server.run(started.set_result))
-        yield Kubelet(await started, session, task, metrics, reviews)
-        task.cancel()
+from tests.loop.kubelet_port import LOGS, kubelet
 
 
 class Log:

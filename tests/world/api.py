@@ -4,7 +4,7 @@ import http.client
 import json
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -84,9 +84,7 @@ class Api:
 
     def patch_status(self, kind: str, namespace: str, name: str, status: Json) -> Json:
         """The object after a strategic merge patch of its status."""
-        return self.patch(
-            kind, namespace, name, {"status": status}, "status", "application/strategic-merge-patch+json"
-        )
+        return self.patch(kind, namespace, name, {"status": status}, "status", "application/strategic-merge-patch+json")
 
     def delete(self, kind: str, namespace: str, name: str, grace_s: int | None = None) -> None:
         """Ask for deletion; what is gone already is fine."""
@@ -118,7 +116,9 @@ class Api:
         place = urlsplit(self.plane.url)
         return http.client.HTTPSConnection(place.hostname or "", place.port, timeout=20, context=self._trust)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None, how: str = "application/json") -> Json:
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, how: str = "application/json"
+    ) -> Json:
         connection = self._connect()
         try:
             payload = None if body is None else json.dumps(body)
@@ -133,13 +133,19 @@ class Api:
 
 
 class Recorder:
-    """Everything that happens to the objects that a selector names, in order, until `stop`."""
+    """Everything that happens to the objects that a selector names, in order, until `stop`.
 
-    def __init__(self, api: Api, kind: str, namespace: str = "", labels: str = "") -> None:
+    `keep` says what of each object is kept: a long churn is too much to hold as a whole.
+    """
+
+    def __init__(
+        self, api: Api, kind: str, namespace: str = "", labels: str = "", keep: Callable[[Json], Json] = dict
+    ) -> None:
         self._api, self._kind, self._namespace, self._labels = api, kind, namespace, labels
+        self._keep = keep
         self._version: str = api.page(kind, namespace, labels)["metadata"]["resourceVersion"]
         self._events: list[tuple[str, Json]] = []
-        self._problem: BaseException | None = None
+        self._problem: Exception | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"recorder of {kind}", daemon=True)
         self._thread.start()
@@ -161,8 +167,8 @@ class Recorder:
                 for event in self._api.watch(self._kind, self._version, self._namespace, self._labels):
                     assert event["type"] != "ERROR", f"the watch was lost: {event['object']}"
                     self._version = event["object"]["metadata"]["resourceVersion"]
-                    self._events.append((event["type"], event["object"]))
-        except BaseException as error:
+                    self._events.append((event["type"], self._keep(event["object"])))
+        except (OSError, http.client.HTTPException, LookupError, ValueError, AssertionError) as error:
             self._problem = error
 
 

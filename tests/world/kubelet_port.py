@@ -10,10 +10,13 @@ import http.client
 import json
 import ssl
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.expect import eventually
+from vnode.devcluster.build import Binaries
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.pki import Pair
 from vnode.kube.client import Client
@@ -217,3 +220,35 @@ class World:
     def token(self, name: str) -> str:
         """A token of one of the ServiceAccounts."""
         return self.home.kubectl("create", "token", name, "-n", "shop").stdout.strip()
+
+
+@contextlib.contextmanager
+def port_world(binaries: Binaries, directory: Path, peer: ControlPlane, *, kubelet_ca: bool) -> Iterator[World]:
+    """A home of its own, with the port's Node in it; the mirror runs on the first node of `peer`."""
+    with ControlPlane(f"ports-{directory.name}", directory, binaries, kubelet_ca=kubelet_ca) as home:
+        apply(home, *HOME)
+        port = Port(home, peer)
+        port.start()
+        try:
+            status = {
+                "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": port.port}},
+            }
+            patch = json.dumps({"status": status})
+            home.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", patch)
+            apply(peer, namespace("shop-home"))
+            _wait_for_account(home, "shop")
+            _wait_for_account(peer, "shop-home")
+            apply(home, *(pod("shop", name, NODE) for name in ("web-1", "ghost", "stranger")))
+            node = json.loads(peer.kubectl("get", "nodes", "-o", "json").stdout)["items"][0]["metadata"]["name"]
+            apply(peer, pod("shop-home", "web-1", node))
+            peer.kubectl("wait", "--for=condition=Ready", "pod/web-1", "-n", "shop-home", "--timeout=50s")
+            yield World(port, home, peer)
+        finally:
+            port.stop()
+            peer.kubectl("delete", "namespace", "shop-home", timeout=120)
+
+
+def _wait_for_account(plane: ControlPlane, name: str) -> None:
+    there = ("get", "serviceaccount", "default", "-n", name)
+    eventually(f"Pods can be made in {name}", lambda: plane.kubectl(*there, check=False).returncode == 0)

@@ -41,7 +41,10 @@ def test_help_teaches() -> None:
         ({"peers": [{"name": "A_B", "kubeconfig": "good.conf"}]}, "peers[0].name: "),
         ({"peers": [{"name": "x", "kubeconfig": "good.conf", "context": "no"}]}, "peers[0].context: expected one of "),
         ({"peers": [{"name": "x", "kubeconfig": "good.conf"}] * 2}, "peers[1].name: expected another name"),
-        ({"peers": [{"name": name, "kubeconfig": "good.conf"} for name in "xy"]}, "peers[1].namespaces: expected names"),
+        (
+            {"peers": [{"name": name, "kubeconfig": "good.conf"} for name in "xy"]},
+            "peers[1].namespaces: expected names",
+        ),
         ({"peers": []}, "peers: expected at least one peer"),
         ({"kubelet": {"address": "here"}}, "kubelet.address: expected an IP address"),
     ],
@@ -65,7 +68,10 @@ def test_a_wrong_configuration_is_one_line_with_file_and_key(
     [
         (["--config", "absent.yaml"], "vnode: absent.yaml: expected a readable file: No such file or directory"),
         (["--peer", "edge"], "vnode: --peer edge: expected NAME=KUBECONFIG[#CONTEXT]"),
-        (["--peer", "edge=/absent.conf"], "vnode: --peer edge: kubeconfig: expected a readable text file, /absent.conf"),
+        (
+            ["--peer", "edge=/absent.conf"],
+            "vnode: --peer edge: kubeconfig: expected a readable text file, /absent.conf",
+        ),
         ([], "vnode: peers: expected at least one peer"),
     ],
 )
@@ -140,8 +146,8 @@ def test_a_home_kubeconfig_that_is_absent_or_wrong_is_one_line(peer_a: Cluster, 
 def test_a_taken_admin_port_is_one_line(home: Cluster, peer_a: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        flags = ["--peer", f"edge={peer_a.plane.kubeconfig}", "--kubeconfig", home.plane.kubeconfig]
-        done = run_cli("run", *flags, "--admin-port", str(port))
+        peer = f"edge={peer_a.plane.kubeconfig}"
+        done = run_cli("run", "--peer", peer, "--kubeconfig", home.plane.kubeconfig, "--admin-port", str(port))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"vnode: admin port {port}: ")

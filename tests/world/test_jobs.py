@@ -50,7 +50,9 @@ def test_a_failing_job_is_tried_again_as_often_as_it_may(space: Space) -> None:
 
 def test_a_failure_policy_sees_the_exit_code(space: Space) -> None:
     fail = {"action": "FailJob", "onExitCodes": {"containerName": "main", "operator": "In", "values": [42]}}
-    space.create(job("strict", "edge-a", exit_code="42", spec={"backoffLimit": 6, "podFailurePolicy": {"rules": [fail]}}))
+    space.create(
+        job("strict", "edge-a", exit_code="42", spec={"backoffLimit": 6, "podFailurePolicy": {"rules": [fail]}})
+    )
     space.kubectl("wait", "job/strict", "--for=condition=Failed", "--timeout=60s")
     assert condition(space.home.get("Job", space.name, "strict"), "Failed")["reason"] == "PodFailurePolicy"
     assert len(space.pods()) == 1

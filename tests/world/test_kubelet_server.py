@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import http.client
-import json
 import os
 import select
 import socket
@@ -18,46 +17,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.world.kubelet_port import HOME, LOGS, NODE, Port, World, apply, ask, namespace, pod
+from tests.expect import eventually
+from tests.world.kubelet_port import LOGS, NODE, Port, World, ask, port_world
 from vnode.devcluster.build import Binaries
 from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.kwok import write_log
 from vnode.devcluster.pki import Authority, Pair
-from vnode.devcluster.processes import wait_until
 
 
 @pytest.fixture(scope="module")
 def unapproved(binaries: Binaries, peer_a: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    peer, directory = peer_a.plane, tmp_path_factory.mktemp("kubelet")
-    with ControlPlane("verifying", directory, binaries, service_cidr="10.110.0.0/16", kubelet_ca=True) as home:
-        apply(home, *HOME)
-        port = Port(home, peer)
-        port.start()
-        try:
-            status = {
-                "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-                "daemonEndpoints": {"kubeletEndpoint": {"Port": port.port}},
-            }
-            patch = json.dumps({"status": status})
-            home.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", patch)
-            wait_for_account(home, "shop")
-            apply(home, *(pod("shop", name, NODE) for name in ("web-1", "ghost", "stranger")))
-            apply(peer, namespace("shop-home"))
-            wait_for_account(peer, "shop-home")
-            apply(peer, pod("shop-home", "web-1", "peer-a-0"))
-            peer.kubectl("wait", "--for=condition=Ready", "pod/web-1", "-n", "shop-home", "--timeout=30s")
-            write_log(peer_a.kwok.log_file, [f"line {number} of a longer text" for number in range(50)])
-            write_log(peer_a.kwok.log_file, ["an error"], stream="stderr")
-            yield World(port, home, peer)
-        finally:
-            port.stop()
-            peer.kubectl("delete", "namespace", "shop-home", "--wait=false")
-
-
-def wait_for_account(plane: ControlPlane, name: str) -> None:
-    there = ("get", "serviceaccount", "default", "-n", name)
-    wait_until(f"Pods can be made in {name}", lambda: plane.kubectl(*there, check=False).returncode == 0, 30)
+    with port_world(binaries, tmp_path_factory.mktemp("kubelet"), peer_a.plane, kubelet_ca=True) as world:
+        write_log(peer_a.kwok.log_file, [f"line {number} of a longer text" for number in range(50)])
+        write_log(peer_a.kwok.log_file, ["an error"], stream="stderr")
+        yield world
 
 
 def requests(home: ControlPlane) -> list[str]:
@@ -74,10 +48,10 @@ def refusal(unapproved: World) -> str:
 def world(unapproved: World, refusal: str) -> World:
     """The world with the serving certificate approved, by an administrator's hand."""
     home = unapproved.home
-    wait_until("a request is filed", lambda: bool(requests(home)), 30)
+    eventually("a request is filed", lambda: bool(requests(home)), 30)
     home.kubectl("certificate", "approve", *requests(home))
     logs = ("logs", "-n", "shop", "web-1", "--tail=1")
-    wait_until("the signed certificate serves", lambda: home.kubectl(*logs, check=False).returncode == 0, 30)
+    eventually("the signed certificate serves", lambda: home.kubectl(*logs, check=False).returncode == 0, 30)
     return unapproved
 
 
@@ -147,7 +121,7 @@ def test_followed_lines_arrive_as_they_are_written_and_a_reader_that_leaves_is_n
         for number in range(3):
             write_log(peer_a.kwok.log_file, [f"news {number}"])
             assert next_line(reader) == f"news {number}\n".encode()
-    wait_until("the stream ended", lambda: world.port.answers("containerLogs", 499) == left + 1, 10)
+    eventually("the stream ended", lambda: world.port.answers("containerLogs", 499) == left + 1, 10)
 
 
 def test_a_pod_without_its_mirror_is_told_in_the_kubelets_words(world: World) -> None:
@@ -317,12 +291,12 @@ def test_without_homes_verdict_nobody_gets_in(world: World) -> None:
 def test_a_restart_files_one_request_and_ends_followers_within_two_seconds(world: World) -> None:
     second = Port(world.home, world.peer)
     second.start()
-    wait_until("a request is filed", lambda: len(requests(world.home)) == 2, 30)
+    eventually("a request is filed", lambda: len(requests(world.home)) == 2, 30)
     second.stop()
     third = Port(world.home, world.peer)
     third.start()
     try:
-        wait_until("the old request is withdrawn", lambda: len(requests(world.home)) == 2, 30)
+        eventually("the old request is withdrawn", lambda: len(requests(world.home)) == 2, 30)
         with contextlib.closing(third.connect(None, Path())) as connection:
             connection.putrequest("GET", f"{LOGS}?follow=true")
             connection.putheader("Authorization", f"Bearer {world.token('reader')}")

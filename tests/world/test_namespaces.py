@@ -40,7 +40,9 @@ def test_long_names_are_shortened_and_do_not_meet(vnode: Vnode, peer_a: Cluster,
     made: dict[str, Json] = {}
     for space in spaces:
         (mirror,) = [
-            item for item in space.peer.list("Pod", labels=names.ORIGIN) if origin_uid(item) == uid(space.pods()["same"])
+            item
+            for item in space.peer.list("Pod", labels=names.ORIGIN)
+            if origin_uid(item) == uid(space.pods()["same"])
         ]
         made[mirror["metadata"]["namespace"]] = mirror
     assert len(made) == 2

@@ -7,7 +7,6 @@ import pytest
 from vnode.devcluster.cluster import Cluster
 from vnode.pods.fields import SPEC, STATUS, VOLUMES
 
-
 OTHER_VERSIONS = {"workloadRef"}  # in v1.35 and v1.36, schedulingGroup since
 
 

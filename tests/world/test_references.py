@@ -8,8 +8,10 @@ from tests.world.manifests import bound, config_map, pod, secret
 from tests.world.vnodes import Space
 from vnode import names
 
-ENV = {"containers": [{"name": "main", "image": "simulated:1", "envFrom": [{"configMapRef": {"name": "settings"}}]}]}
-MOUNT = {"volumes": [{"name": "keys", "secret": {"secretName": "keys"}}]}
+ENV: Json = {
+    "containers": [{"name": "main", "image": "simulated:1", "envFrom": [{"configMapRef": {"name": "settings"}}]}]
+}
+MOUNT: Json = {"volumes": [{"name": "keys", "secret": {"secretName": "keys"}}]}
 
 
 def test_config_maps_and_secrets_come_along_follow_updates_and_go(space: Space) -> None:

@@ -90,9 +90,8 @@ def test_what_happened_at_the_peer_meanwhile_is_told_at_home(alone: Vnode, place
     failure = {"phase": "Failed", "reason": "Evicted", "message": "disk"}
     place.peer.patch_status("Pod", place.remote, "ended", failure)
     alone.start().wait_ready()
-    lost, ended = (
-        eventually(f"{name} has failed", lambda at=name: _failed(place.pod(at))) for name in ("lost", "ended")
-    )
+    lost = eventually("one is told to be lost", lambda: _failed(place.pod("lost")))
+    ended = eventually("the other is told to have failed", lambda: _failed(place.pod("ended")))
     assert lost["status"]["reason"] == "RemotePodLost"
     assert ended["status"]["reason"] == "Evicted"
     place.settle()

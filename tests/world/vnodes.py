@@ -48,7 +48,7 @@ class Vnode:
     def start(self, *flags: str) -> "Vnode":
         """Start it; returns at once."""
         self._port = free_port()
-        command = [sys.executable, "-m", "vnode", "run", "--config", self.config]
+        command: list[str | Path] = [sys.executable, "-m", "vnode", "run", "--config", self.config]
         command += ["--kubeconfig", self.home.plane.kubeconfig, "--admin-port", str(self._port)]
         self._processes.start("vnode", [*command, *self._flags, *flags], env=os.environ)
         if self not in _running:
@@ -127,7 +127,7 @@ def log_tails(lines: int = 60) -> list[tuple[str, str]]:
 def run_cli(*arguments: str | Path, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
     """`vnode ARGUMENTS` to its end."""
     environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "KUBECONFIG": "/nowhere"}
-    command = [sys.executable, "-m", "vnode", *map(str, arguments)]
+    command: list[str | Path] = [sys.executable, "-m", "vnode", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=limit_s, check=False, env=environment, stdin=subprocess.DEVNULL
     )

@@ -193,8 +193,9 @@ def _build(names: list[str], say: Say) -> None:
             later_s = sum(_RECIPES[other].seconds for other in names[index + 1 :])
 
             def progress(so_far_s: float, name: str = name, label: str = label, later_s: int = later_s) -> None:
-                left = _minutes(max(_RECIPES[name].seconds - so_far_s, 0) + later_s)
-                say(f"building {label}, {_minutes(time.monotonic() - began)} so far, about {left} to go")
+                left_s = _RECIPES[name].seconds - so_far_s
+                outlook = f"about {_minutes(left_s + later_s)} to go" if left_s > 0 else "slower than estimated"
+                say(f"building {label}, {_minutes(time.monotonic() - began)} so far, {outlook}")
 
             _build_one(go, name, modules, Path(temporary), progress)
     say(f"built in {_minutes(time.monotonic() - began)}")

@@ -3,7 +3,8 @@
 Root only, Linux only, and only where Debian's `containerd runc containernetworking-plugins busybox-static` (or their
 like) are installed: `available()` tells. One node's Pods reach each other and this machine over a bridge of their own;
 nothing beyond. What the kubelet does to any machine it does here too: it sets `vm.overcommit_memory` and
-`kernel.panic`. Called by `vnode demo --real-nodes` and by tests. Undoing it all is `teardown`'s business.
+`kernel.panic`. We raise `fs.inotify.max_user_instances`, of which each control plane takes about 20.
+Called by `vnode demo --real-nodes` and by tests. Undoing it all is `teardown`'s business.
 """
 
 import json
@@ -23,6 +24,8 @@ from vnode.devcluster.pki import write_kubeconfig
 from vnode.devcluster.processes import ProcessGroup, free_port, wait_until
 
 _CNI_BINARIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+_INOTIFY_NEEDED = 1024  # the usual 128 are gone with four control planes, and then no kubelet starts
 _PROGRAMS = ("containerd", "containerd-shim-runc-v2", "runc", "ctr", "busybox", "ip")
 
 # Debian keeps some of them where a user's PATH does not look.
@@ -66,6 +69,8 @@ class RealNode:
         if reason := available():
             raise DevClusterError(reason)
         self.directory.mkdir(parents=True, exist_ok=True)
+        if int(_INOTIFY.read_text()) < _INOTIFY_NEEDED:
+            _INOTIFY.write_text(str(_INOTIFY_NEEDED))
         try:
             number = _new_bridge()
             run = Path(f"/run/vnode{number}")

@@ -282,13 +282,8 @@ class _Status(msgspec.Struct):
     reason: str = ""
 
 
-_ERRORS: Final[Mapping[int, type[ApiError]]] = {
-    **dict.fromkeys((400, 403, 405, 406, 413, 415, 422), Rejected),
-    401: Unauthorized,
-    404: NotFound,
-    409: Conflict,
-    410: Gone,
-}
+_REJECTED: Final = frozenset({400, 403, 405, 406, 413, 415, 422})
+_OTHERS: Final[Mapping[int, type[ApiError]]] = {401: Unauthorized, 404: NotFound, 409: Conflict, 410: Gone}
 
 
 def error_of(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
@@ -298,7 +293,7 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> ApiError
     except (msgspec.DecodeError, UnicodeDecodeError):
         status = _Status()
     message = status.message or body[:4096].decode(errors="replace").strip() or f"HTTP {code}"
-    if known := _ERRORS.get(code):
+    if known := Rejected if code in _REJECTED else _OTHERS.get(code):
         return known(message, code, status.reason)
     after = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
     return Unavailable(message, code, status.reason, min(after, 60.0))

@@ -12,13 +12,12 @@ import hmac
 import logging
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
-from aiohttp import web
 from cachetools import TLRUCache
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -148,13 +147,15 @@ class Door:
         self._rights = Verdicts(lambda verdict: ALLOW_LIFE_S if verdict.allowed else DENY_LIFE_S)
         self._salt = secrets.token_bytes(32)
 
-    async def enter(self, request: web.BaseRequest, path: str) -> User:
-        """Who asks, when they may. Raises `Refused`: 401, 403, or 500 and 503 when there was no verdict."""
-        connection = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
-        user = certificate_user(connection, self.now()) or await self._token_user(request.headers)
+    async def enter(self, connection: ssl.SSLObject | None, authorization: str, method: str, path: str) -> User:
+        """Who asks, when they may; from the TLS connection, the Authorization header, and what is asked.
+
+        Raises `Refused`: 401, 403, or 500 and 503 when there was no verdict.
+        """
+        user = certificate_user(connection, self.now()) or await self._token_user(bearer_token(authorization))
         if user is None:
             raise Refused(401, "Unauthorized")
-        await self.authorize(user, attributes(request.method, path))
+        await self.authorize(user, attributes(method, path))
         return user
 
     async def authorize(self, user: User, wanted: list[Attributes]) -> None:
@@ -182,8 +183,7 @@ class Door:
         key = self._hash(msgspec.json.encode((user, wanted)))
         return await self._rights.get(key, lambda: self._review_access(user, wanted))
 
-    async def _token_user(self, headers: Mapping[str, str]) -> User | None:
-        token = bearer_token(headers.get("Authorization", ""))
+    async def _token_user(self, token: str) -> User | None:
         if not token:
             return None
         try:

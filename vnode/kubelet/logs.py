@@ -16,7 +16,7 @@ from aiohttp import web
 
 from vnode.errors import ApiError, NotFound, Rejected, Unauthorized
 from vnode.kube.client import PODS, REQUEST_LIMIT_S
-from vnode.kubelet.request import Call, Located, Refused
+from vnode.kubelet.request import Call, Located, Refused, unanswered
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,7 @@ def refusal(error: ApiError, call: Call, side: str) -> Refused:
         return Refused(400, message)
     if error.code:
         return Refused(500, message)
-    log.warning("peer did not answer", extra={"peer": side, "error": message})
-    return Refused(500, f"peer {side} does not answer")
+    return unanswered(side, error)
 
 
 def _integer(text: str, least: int) -> int:

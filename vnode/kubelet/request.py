@@ -1,16 +1,19 @@
-"""What a request to a kubelet's port asks for: its path taken apart, its refusals, and where its Pod is. Pure.
+"""What a request to a kubelet's port asks for: its path taken apart, its refusals, and where its Pod is.
 
 Paths are matched as they stand on the wire and never normalised: what holds an empty segment, `.`, `..` or a
 percent sign names nothing here, so no spelling leads to another Pod than the one that was authorised.
 Used by `server` (routes), `auth` (attributes), `logs` and `streams`.
 """
 
+import logging
 import re
 from typing import Final, NamedTuple, Protocol
 
 from vnode.errors import VnodeError
 from vnode.kube.client import Client
 from vnode.kube.objects import Key
+
+log = logging.getLogger(__name__)
 
 _PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._-]+)+/?")
 _DISABLED: Final = {  # k8s.io/kubernetes v1.37 pkg/kubelet/server/server.go, getHandlerForDisabledEndpoint
@@ -99,6 +102,12 @@ def find(locate: Locate, call: Call) -> Located:
             404, f'pod "{call.pod}" does not exist' if call.route == "containerLogs" else "pod does not exist"
         )
     return located
+
+
+def unanswered(side: str, error: Exception) -> Refused:
+    """The answer when the peer gives none. Its address is for the log, not for who asked."""
+    log.warning("peer did not answer", extra={"peer": side, "error": str(error) or "timed out"})
+    return Refused(500, f"peer {side} does not answer")
 
 
 def _allow(method: str, methods: tuple[str, ...]) -> None:

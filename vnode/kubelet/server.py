@@ -1,4 +1,4 @@
-"""The TLS port of one virtual node: what the home apiserver dials for logs.
+"""The TLS port of one virtual node: what the home apiserver dials for logs, exec, attach and port-forward.
 
 Every request, whatever its path, passes the door (`auth`) first and is only then looked at (`request.parse`).
 One `KubeletServer` per node, run by its peer's session. The socket is opened once; a new serving certificate or a new
@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Final
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -22,6 +23,7 @@ from vnode.kubelet.auth import Door
 from vnode.kubelet.certificate import Chain, ServingCertificate
 from vnode.kubelet.logs import serve_logs
 from vnode.kubelet.request import Locate, Refused, find, label, parse
+from vnode.kubelet.streams import Streams
 from vnode.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class KubeletServer:
         self._locate = locate
         self._certificate = certificate
         self._metrics = metrics
+        self._streams = Streams()
+        self._trusted: WeakSet[ssl.SSLContext] = WeakSet()  # those that know the CA of today
         self._busy: set[web.RequestHandler] = set()
 
     async def run(self, started: Callable[[int], None]) -> None:
@@ -101,13 +105,16 @@ class KubeletServer:
                     if authority.value != trusted:
                         trusted = authority.value
                         self._renew_connections(server)
-                    async with _accepting(server, listener, server_context(chain.value, trusted)):
+                    context = server_context(chain.value, trusted)
+                    self._trusted.add(context)
+                    async with _accepting(server, listener, context):
                         await changed.wait()
             finally:
                 await _end(server)
 
     def _renew_connections(self, server: web.Server) -> None:
         """Whoever came by a certificate of the old CA has to come again; running streams end first."""
+        self._trusted.clear()
         for connection in server.connections:
             connection.close()  # after the request at hand
             if connection not in self._busy:
@@ -132,9 +139,12 @@ class KubeletServer:
             self._metrics.kubelet_requests.labels(self._node, label(path), str(code)).inc()
 
     async def _admit(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        tls = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
+        if tls is not None and tls.context not in self._trusted:
+            tls = None  # its handshake crossed a change of the CA
         try:
             async with asyncio.timeout(DOOR_LIMIT_S):
-                await self._door.enter(request, path)
+                await self._door.enter(tls, request.headers.get("Authorization", ""), request.method, path)
         except TimeoutError:
             raise Refused(503, "authentication is not available") from None
         call = parse(request.method, path)
@@ -144,7 +154,7 @@ class KubeletServer:
             case "containerLogs":
                 return await serve_logs(request, call, find(self._locate, call))
             case _:
-                raise Refused(404, "404 page not found\n")
+                return await self._streams.serve(request, call, find(self._locate, call))
 
 
 def listening_socket(address: str, port: int) -> socket.socket:
@@ -181,7 +191,6 @@ async def _accepting(server: web.Server, listener: socket.socket, context: ssl.S
         ssl=context,
         backlog=BACKLOG,
         ssl_handshake_timeout=HANDSHAKE_LIMIT_S,
-        ssl_shutdown_timeout=CLOSE_LIMIT_S,
     )
     try:
         yield

@@ -220,7 +220,8 @@ def _by_type(status: Json) -> dict[str, JsonDict]:
 def _patch(local: Object, current: Json, wanted: JsonDict, conditions: list[JsonDict]) -> JsonDict | None:
     changed: JsonDict = {name: value for name, value in wanted.items() if current.get(name) != value}
     for name, value in changed.items():
-        if isinstance(value, dict) and name in current:  # where there is none, the directive would take all of it away
+        # Only where there is a map to replace: else the directive would take the new one away (`removeDirectives`).
+        if isinstance(value, dict) and isinstance(current.get(name), dict):
             changed[name] = {"$patch": "replace", **value}
     changed.update({name: None for name in _CLEARED if name in current and name not in wanted})
     for name in ("hostIPs", "podIPs"):

@@ -66,11 +66,15 @@ class Informer:
 
     async def _follow(self) -> None:
         async for event in follow(self._source, Backoff()):
-            changes = self.store.apply(event)
-            for start in range(0, len(changes), SLICE):
-                self._tell(changes[start : start + SLICE])
-                if len(changes) > SLICE:
-                    await asyncio.sleep(0)
+            changes, told = self.store.apply(event), 0
+            try:
+                while told < len(changes):
+                    told += SLICE
+                    self._tell(changes[told - SLICE : told])
+                    if len(changes) > SLICE:
+                        await asyncio.sleep(0)
+            finally:
+                self._tell(changes[told:])  # the store has them: what `refresh` cut short here would never be told
             if isinstance(event, Listed):
                 self.current = True
                 self._synced.set()
