@@ -1,9 +1,10 @@
-"""`burst`: one Deployment of N Pods, straight into the peer and then through the virtual node; and one Pod at a time."""
+"""`burst`: one Deployment of N Pods, straight into the peer, then through the virtual node; and one Pod at a time."""
 
 import asyncio
 import contextlib
 import json
 import statistics
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -58,10 +59,9 @@ async def _through(running: Lab, pods: int) -> dict[str, Any]:
 
 
 def _settle(running: Lab) -> None:
-    before = None
+    """Return when vnode has sent its last request for the burst."""
+    before = -1
     while before != (before := running.vnode.requests()["home delete pods"]):
-        import time
-
         time.sleep(0.5)
 
 
