@@ -27,6 +27,7 @@ from vnode.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 WORKERS: Final = 32
+LINGER_S: Final = 0.1  # a mirror's end follows its last status at once, as a rule: then the release says it all
 
 
 class Surroundings(Protocol):
@@ -73,6 +74,7 @@ class PodController:
         self._mirrors: dict[Key, set[Key]] = {}  # local key -> keys of what stands for it at the peer
         self._lost: dict[Key, Object] = {}  # local key -> the last state of a mirror we saw go
         self._uncertain: set[Key] = set()  # a create whose answer never came: look before anything else
+        self._lingered: set[Key] = set()  # leaving, and their last status has waited for the mirror's end
         self._bound_at: dict[Key, float] = {}
         self._changed_at: dict[Key, float] = {}
         self.controller: Controller[Key] = Controller("pods", peer.side, self._reconcile, metrics, WORKERS)
@@ -103,6 +105,7 @@ class PodController:
             if now is None:
                 self._lost.pop(key, None)
                 self._bound_at.pop(key, None)
+                self._lingered.discard(key)
         elif before is None or before.raw_spec != now.raw_spec:
             self._surroundings.use(key, references(now.spec()))
         if before is None and key not in self._mirrors:
@@ -183,6 +186,9 @@ class PodController:
                 except Rejected as error:
                     return await self._refuse(local, names.REMOTE_REFUSED, error.message)
             case WriteStatus(patch):
+                if local.leaving and not local.meta.finalizers and key not in self._lingered:
+                    self._lingered.add(key)
+                    return LINGER_S
                 await self._write_status(local, patch)
                 if (changed_at := self._changed_at.pop(key, None)) is not None:
                     self._hop_up.observe(asyncio.get_running_loop().time() - changed_at)
