@@ -457,6 +457,6 @@ def test_the_generation_alone_is_not_worth_a_write_before_the_start_and_after_th
         (started_at, started_at, False, True),
         (started_at, started_at, True, False),
     ):
-        deletion = {"deletionTimestamp": EARLIER} if leaving else {}
+        deletion: dict[str, Any] = {"deletionTimestamp": EARLIER} if leaving else {}
         local = pod(generation=2, status=here, **deletion)
         assert (status_patch(local, mirror_of(local, status=there), VIEW, in_step=True) is not None) == written
