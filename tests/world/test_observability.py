@@ -61,8 +61,8 @@ def test_a_pod_costs_two_writes_at_the_peer(vnode: Vnode, space: Space) -> None:
     space.kubectl("delete", "pod", "one")
     eventually("it is gone", lambda: not space.mirror("one"))
     assert writes("edge-a") - before[0] == 2
-    # Observed at the peer, running, its deletion observed, ended; and the release.
-    assert writes("home") - before[1] <= 5
+    # Running, and the release; between them its end, when the mirror does not follow it within 100 ms.
+    assert writes("home") - before[1] <= 3
 
 
 def test_the_log_is_json_with_facts_and_no_secret_in_it(

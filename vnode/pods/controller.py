@@ -108,8 +108,8 @@ class PodController:
                 self._lingered.discard(key)
         elif before is None or before.raw_spec != now.raw_spec:
             self._surroundings.use(key, references(now.spec()))
-        if before is None and key not in self._mirrors:
-            self._bound_at.setdefault(key, asyncio.get_running_loop().time())
+        if now is not None and (before is None or before.uid != now.uid) and key not in self._mirrors:
+            self._bound_at[key] = asyncio.get_running_loop().time()
         self.controller.queue.add(key)
 
     def _remote_changed(self, _: Key, before: Object | None, now: Object | None) -> None:
@@ -251,9 +251,7 @@ class PodController:
         try:
             answer = await self._peer.delete(PODS, action.key, uid=action.uid, grace_s=action.grace_s)
         except (NotFound, Conflict):
-            self._remote.store.forget(action.key, action.uid)
-            self._forget_mirror(key, action.key)
-            self.controller.queue.add(key)
+            self._remote.forget(action.key, action.uid)
             return
         if action.orphan:
             log.info("orphan removed", extra={"namespace": key.namespace, "pod": key.name, "uid": action.uid})
@@ -272,6 +270,9 @@ class PodController:
 
     async def _write_status(self, local: Object, patch: Json) -> None:
         try:
+            # Not only the uid: somebody may just have ended the Pod, and what is final must not be written over.
+            metadata = {**patch["metadata"], "resourceVersion": local.meta.resource_version}
+            patch = {**patch, "metadata": metadata}
             answer = await self._home.patch(PODS, local.key, patch, STRATEGIC_PATCH, subresource="status")
         except NotFound:
             return  # the watch will say so

@@ -168,7 +168,7 @@ class Reflector:
         except NotFound:
             self._namespaces.doubt(ref.namespace)
             if remote is not None:
-                self._remote[ref.kind].store.forget(key, remote.uid)
+                self._remote[ref.kind].forget(key, remote.uid)
             raise
         except Conflict:
             found = parse_object(await self._peer.get(resource, key))
@@ -183,7 +183,7 @@ class Reflector:
     async def _remove(self, ref: Ref, remote: Object) -> None:
         with suppress(NotFound, Conflict):
             await self._peer.delete(KINDS[ref.kind], remote.key, uid=remote.uid)
-        self._remote[ref.kind].store.forget(remote.key, remote.uid)
+        self._remote[ref.kind].forget(remote.key, remote.uid)
 
     def _local_changed(self, kind: str) -> Callable[[Key, Object | None, Object | None], None]:
         def changed(key: Key, _before: Object | None, _now: Object | None) -> None:

@@ -58,6 +58,10 @@ class Informer:
         """Take in what the apiserver has just answered, and tell the handlers, before the watch does."""
         self._tell(self.store.learn(item))
 
+    def forget(self, key: Key, uid: str) -> None:
+        """Likewise, that an object is not there."""
+        self._tell(self.store.forget(key, uid))
+
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
