@@ -20,8 +20,10 @@ from vnode.kube.watch import Source
 from vnode.kubelet.auth import Door
 from vnode.kubelet.authority import ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate
-from vnode.kubelet.request import Located
+from vnode.kubelet.reports import Reports
+from vnode.kubelet.request import Bound, Located
 from vnode.kubelet.server import KubeletServer
+from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
 from vnode.node.heartbeat import Verdict
 from vnode.node.manifest import Identity
@@ -131,6 +133,7 @@ class Session:
             port=0,
             door=Door(home.client, node, home.authority, now),
             locate=self._locate,
+            reports=Reports(node, self._bound, Stats(peer, route.selector, self._bound, now), metrics),
             certificate=ServingCertificate(home.client, node, [home.address], now),
             metrics=metrics,
         )
@@ -259,3 +262,6 @@ class Session:
     def _locate(self, namespace: str, pod: str) -> Located | None:
         found = self._pods.locate(namespace, pod)
         return Located(self._peer, found[0], found[1].uid) if found else None
+
+    def _bound(self) -> Iterable[Bound]:
+        return (Bound(local, remote) for local, remote in self._pods.pairs())

@@ -6,7 +6,7 @@ stores at once: nothing is decided on what we ourselves have made old. Built by 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, Protocol
@@ -91,6 +91,12 @@ class PodController:
             return None
         remote = self._mirror(local.key, local)[0]
         return (remote.key if remote else Key(self._route.remote_namespace(namespace), name)), local
+
+    def pairs(self) -> Iterator[tuple[Object, Object | None]]:
+        """Every Pod of this node, with the mirror that stands for it and no other of its name."""
+        for local in self._local.store:
+            remote = self._mirror(local.key, local)[0]
+            yield local, remote if remote and remote.meta.annotations.get(names.ORIGIN_UID) == local.uid else None
 
     def look_at(self, keys: Iterable[Key]) -> None:
         """Have these Pods looked at now."""
