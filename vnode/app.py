@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from vnode.config import PeerSpec, Settings, default_cluster_name
 from vnode.errors import ApiError, VnodeError
 from vnode.kube.client import NAMESPACES, Client
@@ -24,6 +26,7 @@ from vnode.node.manifest import Identity
 from vnode.node.removal import drain_and_remove
 from vnode.peers.session import Home, Session
 from vnode.reflect.kinds import KINDS
+from vnode.rules import validate
 from vnode.runtime.controller import keep
 from vnode.runtime.informer import Informer
 from vnode.telemetry.metrics import AdminServer, Metrics, watch_loop_lag
@@ -131,6 +134,7 @@ class App:
                 await asyncio.sleep(backoff.next())
             else:
                 identity = Identity(self._settings.cluster or default_cluster_name(uid), uid)
+                validate(msgspec.structs.replace(self._settings, cluster=identity.cluster))
                 log.info("home cluster found", extra={"cluster": identity.cluster, "address": address})
                 return Home(self.client, identity, address, self._namespaces, self._reflected, self._authority)
 

@@ -4,6 +4,8 @@ Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line or th
 """
 
 import asyncio
+import contextlib
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -55,7 +57,7 @@ def main() -> None:
         foreseen, bugs = group.split(VnodeError)
         if foreseen is None or bugs is not None:
             raise
-        _fail("\n".join(_messages(foreseen)), 1)
+        _fail("\n".join(_messages(foreseen)), 1 if foreseen.split(ConfigError)[1] else 2)
 
 
 def _messages(error: Exception) -> Iterator[str]:
@@ -114,11 +116,17 @@ def run(
     """Run the virtual nodes until SIGTERM.
 
     Pods at the peers go on running when this process stops or dies; it picks them up again at its next start.
+
+    \b
+    vnode run --peer edge=edge.conf                        home from $KUBECONFIG or ~/.kube/config
+    vnode run --config vnode.yaml --kubeconfig home.conf   peers from a file
+    kubectl get nodes -l type=virtual-kubelet              then, to see them
     """
     from vnode.app import App
 
     logs.setup(log_level, log_format)
     settings = _settings(config, peer)
+    _raise_descriptor_limit()
     app = App(
         settings,
         _home(kubeconfig, context),
@@ -140,6 +148,9 @@ def check(
     """Check the configuration, reach both sides, and test every permission that is needed.
 
     Prints a table of what would work and what is missing; exit code 1 when something needed is.
+
+    \b
+    vnode check --config vnode.yaml
     """
     from vnode.check import report
 
@@ -169,6 +180,7 @@ def remove(
     if not chosen:
         known = ", ".join(spec.node_name for spec in settings.peers)
         raise ConfigError(f"no peer has a Node named {name}; configured: {known}")
+    _raise_descriptor_limit()
     app = App(msgspec.structs.replace(settings, peers=chosen), _home(kubeconfig, context))
     at_once = asyncio.Event()
     at_once.set()
@@ -196,6 +208,13 @@ def demo(
     from vnode.devcluster.demo import run_demo
 
     raise typer.Exit(run_demo(peers=peers, keep=keep, real_nodes=real_nodes, exit_when_ready=exit_when_ready))
+
+
+def _raise_descriptor_limit() -> None:
+    """As many open files as this process may have: the usual 1024 is for those that call `select`, which we do not."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):  # a system with a lower limit of its own: then as before
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tell(message: str) -> None:

@@ -54,5 +54,9 @@ class Unavailable(ApiError):
         self.after = after
 
 
+class TooLong(Unavailable):
+    """The answer is longer than we hold at once: ask for less of it."""
+
+
 class Idle(Unavailable):
     """A stream said nothing for as long as its reader allows: the other end may be gone without a word."""

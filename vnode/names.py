@@ -21,6 +21,7 @@ ORIGIN: Final = "vnode.dev/origin"  # label: the name of the home cluster
 ORIGIN_CLUSTER_UID: Final = "vnode.dev/origin-cluster-uid"  # label: UID of home's kube-system
 ORIGIN_NODE: Final = "vnode.dev/node"  # label: the virtual node it belongs to
 ORIGIN_NAMESPACE: Final = "vnode.dev/origin-namespace"  # annotation: namespace at home
+CREATED: Final = "vnode.dev/created"  # annotation: on a namespace that vnode itself made; no other is ever deleted
 ORIGIN_UID: Final = "vnode.dev/origin-uid"  # annotation: UID of the home object
 ORIGIN_SERVICE_ACCOUNT: Final = "vnode.dev/origin-service-account"  # annotation: serviceAccountName at home
 ORIGIN_VERSION: Final = "vnode.dev/origin-version"  # annotation: "<uid>/<resourceVersion>" of the copied object

@@ -132,6 +132,10 @@ def _pod_spec(selector: dict[str, str]) -> dict[str, Any]:
 
 
 def _spread(start: dict[str, float], end: dict[str, float]) -> dict[str, float]:
-    times = sorted(max(0.0, end[name] - start[name]) for name in start.keys() & end.keys())
+    return spread([max(0.0, end[name] - start[name]) for name in start.keys() & end.keys()])
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """Percentiles, in seconds."""
     cuts = statistics.quantiles(times, n=100, method="inclusive") if len(times) > 1 else times * 99
     return {f"p{percent}": round(cuts[percent - 1], 3) for percent in (50, 95, 99)}

@@ -101,6 +101,10 @@ def test_a_leaving_pod_without_a_mirror_is_let_go() -> None:
     assert step(leaving(status=finished())) == ReleaseLocal("u1")
 
 
+def test_a_release_that_broke_off_after_the_grace_was_written_is_repeated() -> None:
+    assert step(leaving(0)) == ReleaseLocal("u1")
+
+
 def test_a_leaving_pod_that_was_let_go_and_is_held_by_others_is_at_rest() -> None:
     assert step(leaving(grace=0, finalizers=["example.com/kept"], status=finished())) is None
 

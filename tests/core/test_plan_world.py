@@ -382,7 +382,8 @@ class World(RuleBasedStateMachine):
         assert here[0].get("ready") == there[0].get("ready"), "home shows an old state"
         if not self.peer_refuses_edits:
             assert mirror.spec()["containers"] == from_dict(self.home.item).spec()["containers"]
-            assert self.home.status["observedGeneration"] == self.home.item["metadata"]["generation"]
+            if "startTime" in self.peer.status:  # before that nobody waits for it
+                assert self.home.status["observedGeneration"] == self.home.item["metadata"]["generation"]
 
     def _hear_all(self) -> bool:
         heard = bool(self.home.unread or self.peer.unread)

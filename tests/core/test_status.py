@@ -448,3 +448,15 @@ def test_started_and_done_are_facts_of_the_status() -> None:
     phases = ("", "Pending", "Running", "Succeeded", "Failed")
     assert [done(pod(status={"phase": phase})) for phase in phases] == [False, False, False, True, True]
     assert not done(pod())
+
+
+def test_the_generation_alone_is_not_worth_a_write_before_the_start_and_after_the_end() -> None:
+    pending, started_at = {"phase": "Pending"}, {"phase": "Running", "startTime": EARLIER}
+    for here, there, leaving, written in (
+        (pending, pending, False, False),
+        (started_at, started_at, False, True),
+        (started_at, started_at, True, False),
+    ):
+        deletion: dict[str, Any] = {"deletionTimestamp": EARLIER} if leaving else {}
+        local = pod(generation=2, status=here, **deletion)
+        assert (status_patch(local, mirror_of(local, status=there), VIEW, in_step=True) is not None) == written

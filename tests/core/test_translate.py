@@ -82,10 +82,15 @@ def test_another_node_cluster_or_namesake_does_not_own_the_mirror() -> None:
     mirror = from_dict(remote_pod(pod(), ROUTE))
     for other in (
         Route("home", "0b1c", "edge2", str),
-        Route("house", "0b1c", "edge", str),
         Route("home", "ffff", "edge", str),
     ):
         assert not other.owns(mirror)
+
+
+def test_a_new_name_of_the_home_cluster_disowns_nothing() -> None:
+    renamed = Route("house", "0b1c", "edge", str)
+    assert renamed.owns(from_dict(remote_pod(pod(), ROUTE)))
+    assert renamed.selector == ROUTE.selector
 
 
 def test_a_user_cannot_pass_for_another_origin() -> None:

@@ -15,7 +15,9 @@ from vnode.pods.fields import SPEC, STATUS, VOLUMES
 from vnode.telemetry.metrics import Metrics
 
 README = Path(__file__).parents[2] / "README.md"
-_NAME = re.compile(r'^[A-Z_]+: Final = "([^"]+)"  # (label and taint key|label|annotation|pod|node)[:;] (.+)$', re.M)
+_NAME = re.compile(
+    r'^[A-Z_]+: Final = \(?\s*"([^"]+)"  # (label and taint key|label|annotation|pod|node)[:;] (.+)$', re.M
+)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -65,11 +67,12 @@ def metrics() -> str:
 
 def rights() -> str:
     """What vnode must be allowed to do, on each side."""
-    rows = [
-        [side, f"`{right.resource}`", ", ".join(right.verbs), right.without or "(needed)"]
-        for side, listed in (("home", HOME), ("peer", PEER))
-        for right in listed
-    ]
+    resources: dict[tuple[str, str, str], list[str]] = {}
+    for side, listed in (("home", HOME), ("peer", PEER)):
+        for right in listed:
+            row = (side, ", ".join(right.verbs), right.without or "(needed)")
+            resources.setdefault(row, []).append(f"`{right.resource}`")
+    rows = [[side, ", ".join(names), verbs, without] for (side, verbs, without), names in resources.items()]
     return _table(["side", "resource", "verbs", "without it"], rows)
 
 

@@ -25,7 +25,7 @@ def test_writing_the_tables_anew_changes_nothing() -> None:
 def test_every_name_of_ours_has_a_meaning() -> None:
     source = Path(names.__file__).read_text()
     listed = TABLES["labels"]() + TABLES["reasons"]()
-    for name in re.findall(r'^[A-Z_]+: Final = "(vnode\.dev/[a-z-]+|[A-Z][A-Za-z]+)"', source, re.M):
+    for name in re.findall(r'^[A-Z_]+: Final = \(?\s*"(vnode\.dev/[a-z-]+|[A-Z][A-Za-z]+)"', source, re.M):
         assert f"`{name}`" in listed, f"{name} has no comment of the form `# kind: meaning` in names.py"
 
 

@@ -49,8 +49,9 @@ class Signer:
                 name = f"vnode-serving-{len(self.filed)}"
                 meta = {"name": name, "uid": name, "resourceVersion": "7"}
                 self.requests[name] = {"metadata": meta, "spec": body["spec"], "status": {}}
+                answer = Answer(self.requests[name] | {"status": {}}, 201)
                 self.decide(name)
-                return Answer(self.requests[name] | {"status": {}}, 201)
+                return answer
             case "DELETE":
                 self.deleted.append(name)
                 del self.requests[name]
@@ -64,6 +65,8 @@ class Signer:
 
     def decide(self, name: str) -> None:
         request = self.requests[name]
+        version = int(request["metadata"]["resourceVersion"]) + 1
+        request = self.requests[name] = request | {"metadata": request["metadata"] | {"resourceVersion": str(version)}}
         if self.verdict == "issue":
             request["status"] = {"certificate": base64.b64encode(issued(request["spec"]["request"])).decode()}
         elif self.verdict == "deny":

@@ -134,8 +134,13 @@ def _at_rest(space: Space) -> bool:
     for item in space.home.list("Job", space.name):
         assert condition(item, "Complete").get("status") == "True", item["metadata"]["name"]
     pods, mirrors = space.pods(), space.mirrors()
-    leaving = [name for name, item in {**pods, **mirrors}.items() if "deletionTimestamp" in item["metadata"]]
-    assert not leaving, f"leaving: {leaving}"
+    for side, items in (("home", pods), ("the peer", mirrors)):
+        leaving = {
+            name: (item["status"].get("phase"), item["metadata"].get("finalizers"))
+            for name, item in items.items()
+            if "deletionTimestamp" in item["metadata"]
+        }
+        assert not leaving, f"leaving at {side}: {leaving}"
     assert set(pods) == set(mirrors)
     waiting = [name for name, item in pods.items() if item["status"]["phase"] == "Pending"]
     assert not waiting, f"Pending: {waiting}"

@@ -61,8 +61,8 @@ def test_a_pod_costs_two_writes_at_the_peer(vnode: Vnode, space: Space) -> None:
     space.kubectl("delete", "pod", "one")
     eventually("it is gone", lambda: not space.mirror("one"))
     assert writes("edge-a") - before[0] == 2
-    # Observed at the peer, running, its deletion observed, ended; and the release.
-    assert writes("home") - before[1] <= 5
+    # Running, and the release; between them its end, when the mirror does not follow it within 100 ms.
+    assert writes("home") - before[1] <= 3
 
 
 def test_the_log_is_json_with_facts_and_no_secret_in_it(
@@ -98,7 +98,7 @@ def test_an_idle_vnode_asks_for_nothing_but_leases_and_probes(own_vnode: Make, p
     eventually("its certificate is asked for", lambda: "serving certificate requested" in alone.log)
     eventually("the Lease was renewed once", lambda: _leases(alone) >= 3)
     before = _requests(alone)
-    eventually("the Lease was renewed twice more", lambda: _leases(alone) >= 5, 40)
+    eventually("the Lease was renewed once more", lambda: _leases(alone) >= 4)
     after = _requests(alone)
     changed = {key for key in after if after[key] != before.get(key, 0)}
     assert {key for key in changed if not _quiet(key)} == set()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.expect import eventually
-from tests.world.followers import follow_many
+from tests.followers import follow_many
 from tests.world.manifests import deployment, job, pod
 from tests.world.vnodes import Space, Vnode, is_ready, peer_config
 from vnode.devcluster.cluster import Cluster

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from vnode.errors import ApiError, Conflict, Gone, Idle, NotFound, Rejected, Unauthorized, Unavailable
+from vnode.errors import ApiError, Conflict, Gone, Idle, NotFound, Rejected, TooLong, Unauthorized, Unavailable
 from vnode.kube.credentials import Connection, Credentials
 from vnode.kube.keepalive import kept_alive
 from vnode.kube.objects import Json, JsonDict, Key
@@ -229,20 +229,23 @@ class Client:
                 timeout=aiohttp.ClientTimeout(total=None),
             )
         query = f"?{urlencode(params if isinstance(params, list) else dict(params))}" if params else ""
-        headers = {"Accept": accept, **connection.headers}
-        if data is not None:
-            headers["Content-Type"] = content_type
-        return await self._session.request(
-            method,
-            URL(f"{connection.server}{path}{query}", encoded=True),
-            data=data,
-            headers=headers,
-            ssl=connection.tls or False,
-            server_hostname=connection.server_name,
-            proxy=connection.proxy,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S, sock_read=idle_s),
+        headers = {"Accept": accept, **connection.headers} | (
+            {"Content-Type": content_type} if data is not None else {}
         )
+        try:
+            return await self._session.request(
+                method,
+                URL(f"{connection.server}{path}{query}", encoded=True),
+                data=data,
+                headers=headers,
+                ssl=connection.tls or False,
+                server_hostname=connection.server_name,
+                proxy=connection.proxy,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S, sock_read=idle_s),
+            )
+        except RuntimeError as error:  # the resolver's thread cannot be started: there are too many processes
+            raise OSError(str(error)) from error
 
     async def _raise_for(self, response: aiohttp.ClientResponse, connection: Connection) -> None:
         if response.status < 300:
@@ -272,7 +275,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int, *, cut: bool = Fal
         if size > limit and cut:
             break
         if size > limit:
-            raise Unavailable(f"the answer is longer than {limit} bytes", response.status)
+            raise TooLong(f"the answer is longer than {limit} bytes", response.status)
         chunks.append(chunk)
     return b"".join(chunks)
 

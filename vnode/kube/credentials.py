@@ -126,7 +126,7 @@ def in_cluster(now: Callable[[], datetime] = utc_now) -> Credentials:
         try:
             token = await asyncio.to_thread((IN_CLUSTER / "token").read_text)
             authority = await asyncio.to_thread((IN_CLUSTER / "ca.crt").read_text)
-        except OSError as error:
+        except (OSError, ValueError, RuntimeError) as error:  # gone; no text; no thread to read them in
             raise Unavailable(f"cannot read the ServiceAccount's files: {error}") from error
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
         server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
@@ -156,15 +156,18 @@ def home(kubeconfig: str = "", context: str = "") -> Credentials:
 
 
 async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "vnode.kube.credentials",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # so that a plugin of its own can be ended with it
-    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "vnode.kube.credentials",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # so that a plugin of its own can be ended with it
+        )
+    except (OSError, RuntimeError) as error:  # no descriptor, process or (before CPython 3.12) thread left
+        raise Unavailable(f"{paths}: cannot be read: {error}") from error
     try:
         async with asyncio.timeout(RESOLVE_LIMIT_S):
             out, err = await child.communicate(json.dumps({"paths": paths, "context": context}).encode())
@@ -179,10 +182,14 @@ async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
         lines = err.decode(errors="replace").strip().splitlines()
         detail = lines[-1] if lines else f"exit code {child.returncode}"
         raise Unavailable(f"{paths}: {detail}")
-    answer = json.loads(out)
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or not ("error" in answer or isinstance(answer.get("server"), str)):
+        raise Unavailable(f"{paths}: its reader gave no answer")  # whose text may hold a secret
     if "error" in answer:
         raise Unavailable(f"{paths}: {answer['error']}")
-    assert isinstance(answer, dict)
     return answer
 
 
@@ -204,17 +211,20 @@ def _tls(settings: dict[str, Any]) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif settings.get("ca"):
-        context.load_verify_locations(cadata=settings["ca"])
+        # Comments between certificates may be in any script; `ssl` takes ASCII only.
+        context.load_verify_locations(cadata=settings["ca"].encode("ascii", "ignore").decode())
     else:
         context.load_default_certs()
     if settings.get("cert"):
+        if not settings.get("key"):
+            raise ValueError("a client certificate without its key")
         load_chain(context, settings["cert"], settings["key"])
     return context
 
 
 def load_chain(context: ssl.SSLContext, certificate: str, key: str) -> None:
     """Load a PEM pair that is in memory; `ssl` takes only files, so a private one lives for this call."""
-    with tempfile.NamedTemporaryFile("w", suffix=".pem", dir=_private_dir()) as file:  # mode 0600
+    with tempfile.NamedTemporaryFile("w", suffix=".pem", dir=_private_dir(), encoding="utf-8") as file:  # mode 0600
         file.write(key.rstrip() + "\n" + certificate)
         file.flush()
         context.load_cert_chain(file.name)
@@ -243,7 +253,7 @@ def _read(paths: str, context: str) -> dict[str, Any]:
         raise ConfigError(f"exec plugin {user['exec'].get('command')!r} gave no credential")
 
     def content(name: str) -> str | None:
-        return Path(values[name]).read_text() if values.get(name) else None
+        return Path(values[name]).read_text("utf-8", "replace") if values.get(name) else None
 
     expiry = values.get("expiry")
     return {

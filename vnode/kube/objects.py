@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from vnode.names import DOMAIN
+
 Json = Mapping[str, Any]
 JsonDict = dict[str, Any]
 
@@ -156,6 +158,24 @@ def parse_event(line: bytes) -> WatchEvent:
     """Decode one line of a watch stream."""
     wire = _event.decode(line)
     return WatchEvent(wire.type, wire.object)
+
+
+def metadata_alone(item: Object) -> Object:
+    """What those who follow metadata alone read: which object it is, in which version, its labels, our annotations.
+
+    Others' annotations can hold whole objects, a Secret's data too (`kubectl.kubernetes.io/last-applied-configuration`).
+    """
+    meta = item.meta
+    kept = Meta(
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        deletion_timestamp=meta.deletion_timestamp,
+        labels=meta.labels,
+        annotations={key: value for key, value in meta.annotations.items() if key.startswith(f"{DOMAIN}/")},
+    )
+    return Object(kept, b"", b"")
 
 
 def from_dict(raw: Json) -> Object:

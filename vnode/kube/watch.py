@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from vnode.errors import ApiError, Gone, Idle, Rejected, Unavailable
-from vnode.kube.client import JSON, METADATA_LIST, Client, Resource
-from vnode.kube.objects import Object, parse_event, parse_list, parse_object, version_number
+from vnode.errors import ApiError, Gone, Idle, Rejected, TooLong, Unauthorized, Unavailable
+from vnode.kube.client import JSON, METADATA, METADATA_LIST, Client, Resource
+from vnode.kube.objects import Object, metadata_alone, parse_event, parse_list, parse_object, version_number
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ PAGE: Final = 500
 IDLE_LIMIT_S: Final = 75.0  # bookmarks come about once a minute, though not for a resource where nothing happens
 SHORT_S: Final = 1.0  # a watch that ends sooner, and told nothing, is not an ordinary renewal
 MAX_LINE: Final = 16 * 2**20
-_METADATA_WATCH: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,10 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What to follow: a resource, selectors, and whether metadata alone will do.
+    """What to follow: a resource, selectors, and whether metadata alone will do (then `metadata_alone` is told).
 
     `optional`: a refusal (no such right) ends `follow` with `Rejected`, where it else waits for the right to be given.
+    A credential that is refused is no such refusal; it is renewed.
     """
 
     client: Client
@@ -85,13 +85,24 @@ class Source:
     optional: bool = False
 
     async def list(self) -> Listed:
-        """The whole collection, page by page, consistent (never from a stale cache)."""
+        """The whole collection, page by page, consistent (never from a stale cache).
+
+        Pages get smaller where the objects are so large that an answer is `TooLong`.
+        """
         items: list[Object] = []
+        limit = PAGE
         accept = METADATA_LIST if self.metadata_only else JSON
-        params = {**self.params, "limit": str(PAGE)}
+        params = {**self.params, "limit": str(limit)}
         while True:
-            page, version, more = parse_list(await self.client.list_page(self.resource, "", params, accept))
-            items += page
+            try:
+                page, version, more = parse_list(await self.client.list_page(self.resource, "", params, accept))
+            except TooLong:
+                if limit == 1:
+                    raise
+                limit //= 2
+                params["limit"] = str(limit)
+                continue
+            items += map(metadata_alone, page) if self.metadata_only else page
             if not more:
                 return Listed(items, version_number(version))
             params["continue"] = more
@@ -109,7 +120,7 @@ class Source:
             "resourceVersion": str(since),
             "timeoutSeconds": str(random.randint(290, 590)),  # noqa: S311 - spread the renewals
         }
-        accept = _METADATA_WATCH if self.metadata_only else JSON
+        accept = METADATA if self.metadata_only else JSON
         events = self.client._metrics.kube_events.labels(self.client.side, self.resource.plural)  # noqa: SLF001
         async with self.client.stream(
             "watch", self.resource, self.resource.path(), params, accept=accept, idle_s=IDLE_LIMIT_S
@@ -125,7 +136,8 @@ class Source:
                         if event.type == "ERROR":
                             raise _stream_error(event.raw)
                         events.inc()
-                        yield event.type, parse_object(event.raw)
+                        item = parse_object(event.raw)
+                        yield event.type, metadata_alone(item) if self.metadata_only else item
 
 
 class _Status(msgspec.Struct):
@@ -175,7 +187,7 @@ async def follow(source: Source, backoff: Backoff) -> AsyncIterator[Event]:
                 await asyncio.sleep(backoff.next())  # the history we have just been given is lost already
             version = None
         except (ApiError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            if source.optional and isinstance(error, Rejected):
+            if source.optional and isinstance(error, Rejected) and not isinstance(error, Unauthorized):
                 raise
             delay = max(backoff.next(), getattr(error, "after", 0.0))
             log.warning(

@@ -8,11 +8,13 @@ and shared by all nodes. Not here: what a certificate allows; that is `auth`.
 import asyncio
 import contextlib
 import logging
+import ssl
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from vnode.errors import ApiError, Rejected
 from vnode.kube.client import CONFIG_MAPS, Client
@@ -48,9 +50,9 @@ class ClientAuthority:
         told = ""
         while True:
             try:
-                self._take(await asyncio.to_thread(Path(self._path).read_text), self._path)
+                self._take(await asyncio.to_thread(Path(self._path).read_text, "utf-8", "replace"), self._path)
                 told = ""
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, RuntimeError) as error:  # RuntimeError: no thread to read it in
                 if str(error) != told:
                     log.warning("client CA cannot be read", extra={"path": self._path, "error": str(error)})
                 told = str(error)
@@ -82,9 +84,17 @@ class ClientAuthority:
         self._seen = pem
         if pem:
             try:
-                x509.load_pem_x509_certificates(pem.encode())
-            except ValueError as error:
+                pem = _certificates_alone(pem)
+            except (ValueError, ssl.SSLError) as error:
                 log.warning("client CA is not PEM, kept the old one", extra={"origin": origin, "error": str(error)})
                 return
         log.info("client CA loaded" if pem else "client CA gone", extra={"origin": origin})
         self.current.put(pem)
+
+
+def _certificates_alone(bundle: str) -> str:
+    """The certificates of a bundle as `ssl` takes them: what stands between them may be in any script."""
+    found = x509.load_pem_x509_certificates(bundle.encode())
+    pem = "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in found)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=pem)  # what fails is to fail here
+    return pem

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from typing import Generic, TypeVar, cast
 
-from vnode.errors import NotFound
+from vnode.errors import Idle, NotFound
 from vnode.kube.client import Client, Resource
 from vnode.kube.objects import Key, Object, parse_object
 from vnode.kube.watch import Source
@@ -54,12 +54,17 @@ async def versions(client: Client, resource: Resource, key: Key) -> AsyncGenerat
         except NotFound:
             raw = None
         yield raw
-        # Version 0 reports what exists as added: right where nothing did a moment ago.
-        since = parse_object(raw).version if raw is not None else 0
-        watch = cast(AsyncGenerator[tuple[str, Object], None], source.watch(since))
-        async with contextlib.aclosing(watch) as events:
-            async for kind, _ in events:
-                if kind != "BOOKMARK":
-                    break
-            else:
-                await asyncio.sleep(1.0)  # streams end all the time; one that ends at once must not become a loop
+        await _change_after(source, parse_object(raw).version if raw is not None else 0)
+
+
+async def _change_after(source: Source, version: int) -> None:
+    """Return when the object may not be what it was at `version` (0: absent) any more."""
+    while True:
+        # From version 0, which reports what exists as added: the object's own may be too old to watch from.
+        watch = cast(AsyncGenerator[tuple[str, Object], None], source.watch(0))
+        with contextlib.suppress(Idle):
+            async with contextlib.aclosing(watch) as events:
+                async for kind, item in events:
+                    if kind == "DELETED" or (kind != "BOOKMARK" and item.version > version):
+                        return
+            await asyncio.sleep(1.0)  # streams end all the time; one that ends at once must not become a loop

@@ -64,18 +64,22 @@ class Refused(VnodeError):
 
 
 class Located(NamedTuple):
-    """Where a home Pod's mirror is: the peer's client and the mirror's key there. `uid` is the home Pod's."""
+    """Where a home Pod's own mirror is: the peer's client and the mirror's key there. `uid` is the home Pod's."""
 
     client: Client
     key: Key
     uid: str
 
 
+class NotStarted(Exception):
+    """The Pod has no mirror: there is nothing to ask at the peer, and what is in its place there is not ours."""
+
+
 class Locate(Protocol):
     """Finds Pods of one virtual node by their home name; answers from memory."""
 
     def __call__(self, namespace: str, pod: str) -> Located | None:
-        """None when no such Pod is bound to this node. The mirror need not exist yet."""
+        """None when no such Pod is bound to this node. Raises `NotStarted` when it is, and has no mirror (yet)."""
 
 
 class Bound(NamedTuple):
@@ -133,7 +137,12 @@ def label(path: str) -> str:
 
 def find(locate: Locate, call: Call) -> Located:
     """The Pod a call is about. Raises `Refused` (404) for a Pod of another node, or none, or one of another UID."""
-    located = locate(call.namespace, call.pod)
+    try:
+        located = locate(call.namespace, call.pod)
+    except NotStarted:
+        # The words of a kubelet whose Pod waits for its containers (`kubelet_pods.go`, validateContainerLogStatus).
+        waiting = f'container "{call.container}" in pod "{call.pod}" is waiting to start: ContainerCreating'
+        raise Refused(400, waiting if call.container else f'pod "{call.pod}" is waiting to start') from None
     if located is None or (call.uid and call.uid != located.uid):
         # The kubelet has two wordings: getContainerLogs's, and the one of all others.
         raise Refused(

@@ -6,21 +6,23 @@ client CA makes a new TLS context on it, so new handshakes see the new one while
 """
 
 import asyncio
-import contextlib
+import errno
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from vnode.errors import VnodeError
 from vnode.kube.credentials import load_chain
 from vnode.kube.keepalive import keep_alive
 from vnode.kubelet.auth import Door
 from vnode.kubelet.certificate import Chain, ServingCertificate
+from vnode.kubelet.current import Current
 from vnode.kubelet.logs import serve_logs
 from vnode.kubelet.reports import Reports
 from vnode.kubelet.request import REPORTS, Locate, Refused, find, label, parse
@@ -29,11 +31,12 @@ from vnode.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS: Final = 1024  # about 0.3 MB each
+MAX_CONNECTIONS: Final = 1024  # about 0.3 MB each; those in their handshake count
 MAX_LINE: Final = 64 * 2**10  # a command to exec stands in the request line
 MAX_HEADER: Final = 16 * 2**10
 MAX_HEADERS: Final = 64
 HANDSHAKE_LIMIT_S: Final = 10.0
+ACCEPT_AGAIN_S: Final = 1.0  # when there is no descriptor for a connection
 DOOR_LIMIT_S: Final = 30.0
 IDLE_LIMIT_S: Final = 60.0  # also how long a request's head may take
 CLOSE_LIMIT_S: Final = 0.5
@@ -74,13 +77,19 @@ class KubeletServer:
         self._streams = Streams()
         self._trusted: WeakSet[ssl.SSLContext] = WeakSet()  # those that know the CA of today
         self._busy: set[web.RequestHandler] = set()
+        self._shaking: set[socket.socket] = set()  # no protocol is told of a connection before its handshake is over
 
     async def run(self, started: Callable[[int], None]) -> None:
         """Serve until cancelled, then end every session within a second. `started` gets the port once it is open.
 
-        Raises OSError when the port cannot be had.
+        Raises `VnodeError` when the port cannot be had.
         """
-        with listening_socket(self._address, self._port) as listener:
+        try:
+            listener = listening_socket(self._address, self._port)
+        except OSError as error:
+            hint = "; kubelet.address must be an address of this machine" if error.errno == errno.EADDRNOTAVAIL else ""
+            raise VnodeError(f"kubelet port cannot be opened: {error.strerror or error}{hint}") from error
+        with listener:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._certificate.run(), name=f"kubelet-certificate-{self._node}")
                 started(listener.getsockname()[1])  # who connects now waits in the backlog for a moment
@@ -102,19 +111,63 @@ class KubeletServer:
         changed = asyncio.Event()
         chain, authority = self._certificate.current, self._door.authority.current
         with chain.telling(changed), authority.telling(changed):
+            trusted = authority.value
+            context = Current(self._context(chain.value, trusted))
             try:
-                trusted = authority.value
-                while True:
-                    changed.clear()
-                    if authority.value != trusted:
-                        trusted = authority.value
-                        self._renew_connections(server)
-                    context = server_context(chain.value, trusted)
-                    self._trusted.add(context)
-                    async with _accepting(server, listener, context):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._accept(server, listener, context, group), name=f"accept-{self._node}")
+                    while True:
                         await changed.wait()
+                        changed.clear()
+                        if authority.value != trusted:
+                            trusted = authority.value
+                            self._renew_connections(server)
+                        context.value = self._context(chain.value, trusted)
             finally:
+                for connection in self._shaking:
+                    connection.close()  # of those that had not begun
                 await _end(server)
+
+    def _context(self, chain: Chain, client_ca: str) -> ssl.SSLContext:
+        try:
+            context = server_context(chain, client_ca)
+        except OSError as error:  # ssl's errors are such; or there is no descriptor for the key's file
+            raise VnodeError(f"certificates of the kubelet port cannot be used: {error}") from error
+        self._trusted.add(context)
+        return context
+
+    async def _accept(
+        self, server: web.Server, listener: socket.socket, context: Current[ssl.SSLContext], group: asyncio.TaskGroup
+    ) -> None:
+        """Take every connection, up to the limit, and begin its handshake. Not asyncio's server: it counts none of them."""
+        loop, full = asyncio.get_running_loop(), False
+        listener.setblocking(False)
+        while True:
+            await asyncio.sleep(0)  # a full backlog must not keep the handshakes from their turn
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("kubelet port cannot accept, will retry", extra={"error": str(error)})
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
+            was_full, full = full, len(self._shaking) + len(server.connections) >= MAX_CONNECTIONS
+            if full:
+                connection.close()
+                if not was_full:
+                    log.warning("kubelet port is full, new connections are closed", extra={"limit": MAX_CONNECTIONS})
+                continue
+            self._shaking.add(connection)
+            group.create_task(self._shake(server, connection, context.value), name=f"handshake-{self._node}")
+
+    async def _shake(self, server: web.Server, connection: socket.socket, context: ssl.SSLContext) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                server, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_LIMIT_S
+            )
+        except OSError as error:  # ssl's errors are such; anybody can cause them
+            log.debug("handshake failed", extra={"error": str(error)})
+        finally:
+            self._shaking.discard(connection)
 
     def _renew_connections(self, server: web.Server) -> None:
         """Whoever came by a certificate of the old CA has to come again; running streams end first."""
@@ -188,22 +241,6 @@ def server_context(chain: Chain, client_ca: str) -> ssl.SSLContext:
     return context
 
 
-@contextlib.asynccontextmanager
-async def _accepting(server: web.Server, listener: socket.socket, context: ssl.SSLContext) -> AsyncIterator[None]:
-    # A duplicate, for asyncio closes what it is given; connections wait in the shared backlog meanwhile.
-    accepting = await asyncio.get_running_loop().create_server(
-        lambda: server() if len(server.connections) < MAX_CONNECTIONS else _Full(),
-        sock=listener.dup(),
-        ssl=context,
-        backlog=BACKLOG,
-        ssl_handshake_timeout=HANDSHAKE_LIMIT_S,
-    )
-    try:
-        yield
-    finally:
-        accepting.close()
-
-
 async def _end(server: web.Server) -> None:
     transports = [connection.transport for connection in server.connections]
     server.pre_shutdown()
@@ -212,13 +249,6 @@ async def _end(server: web.Server) -> None:
         if transport is not None:
             transport.abort()  # do not wait for the other end's goodbye
     await asyncio.sleep(0)
-
-
-class _Full(asyncio.Protocol):
-    """Instead of a connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 def _plain(refused: Refused) -> web.Response:

@@ -80,6 +80,7 @@ class NodeController:
         self._stopped = ""
         self._removed = False
         self._at_rest = asyncio.Event()
+        self._registered = asyncio.Event()
         self._written_at = float("-inf")
         # What the apiserver, or a webhook of it, left out of our last write: not to be written again and again.
         self._in_vain: dict[str, Mapping[str, Any]] = {}
@@ -89,6 +90,10 @@ class NodeController:
         """The uid of our Node, "" while there is none."""
         node = self._own.store.get(Key("", self.name))
         return node.uid if node is not None and self._is_ours(node) else ""
+
+    async def registered(self) -> None:
+        """Wait until there is a Node of that name and it is ours: only then are its Pods ours, too."""
+        await self._registered.wait()
 
     def on_peer_change(self, handler: Callable[[Verdict], None]) -> None:
         """Call `handler` with each change of the probe's verdict."""
@@ -181,6 +186,7 @@ class NodeController:
             await self._register()
         else:
             await self._amend(node)
+        self._registered.set()
         return None if self._stopped else self._next_look_s()
 
     def _next_look_s(self) -> float:

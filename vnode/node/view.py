@@ -40,21 +40,24 @@ VERSION_LIMIT_S: Final = 5.0
 
 
 def nodes_informer(peer: Client) -> Informer:
-    """An informer of the peer's Nodes, as `PeerView` takes it."""
-    return Informer("peer-nodes", Source(peer, NODES), Store(slim_node))
+    """An informer of the peer's Nodes, as `PeerView` takes it. Its `run` ends with `Rejected` where they are refused:
+
+    a peer that was away when it was asked is found out so, and its session starts anew without them.
+    """
+    return Informer("peer-nodes", Source(peer, NODES, optional=True), Store(slim_node))
 
 
 def others_informer(peer: Client, cluster_uid: str) -> Informer:
     """An informer of the peer's running Pods but those of the home cluster `cluster_uid`, as `PeerView` takes it.
 
     The server leaves ours out, or each of them would come twice. It can leave out one label's value, not a pair of
-    two: of two virtual nodes on one peer cluster, neither sees the Pods of the other.
+    two: of two virtual nodes on one peer cluster, neither sees the Pods of the other. A refusal ends `run`, as above.
     """
     selectors = {
         "labelSelector": f"{names.ORIGIN_CLUSTER_UID}!={cluster_uid}",
         "fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed",
     }
-    return Informer("others-pods", Source(peer, PODS, selectors), Store(share_of(cluster_uid)))
+    return Informer("others-pods", Source(peer, PODS, selectors, optional=True), Store(share_of(cluster_uid)))
 
 
 class _Version(msgspec.Struct, rename="camel"):

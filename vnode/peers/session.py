@@ -21,7 +21,7 @@ from vnode.kubelet.auth import Door
 from vnode.kubelet.authority import ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate
 from vnode.kubelet.reports import Reports
-from vnode.kubelet.request import Bound, Located
+from vnode.kubelet.request import Bound, Located, NotStarted
 from vnode.kubelet.server import KubeletServer
 from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
@@ -118,6 +118,7 @@ class Session:
             route=route,
             view=View(home.address, show_pod_ips=spec.network.podIPs == "flat"),
             offloads=self._offloads,
+            serves=lambda: self._node is not None and bool(self._node.uid),
             surroundings=_Surroundings(self._namespaces, self._reflector),
             recorder=self._recorder,
             metrics=metrics,
@@ -142,7 +143,10 @@ class Session:
     @property
     def unready(self) -> list[str]:
         """What is not filled yet, for `/readyz`; empty when the session works."""
-        return [f"{self.spec.name}: {informer.name} not synced" for informer in self._filling if not informer.is_synced]
+        problems = [self._node.problem] if self._node is not None and self._node.problem else []
+        return problems + [
+            f"{self.spec.name}: {informer.name} not synced" for informer in self._filling if not informer.is_synced
+        ]
 
     async def run(self) -> None:
         """Run until cancelled, or until a part fails."""
@@ -170,6 +174,8 @@ class Session:
             # Decide only on full stores: a mirror not listed yet would be made twice.
             for informer in (*self._filling, self._home.namespaces, *self._home.reflected.values()):
                 await informer.synced()
+            await node.registered()
+            self._pods.begin()
             group.create_task(self._reflector.run(), name=f"{self.spec.name}/reflect")
             group.create_task(self._pods.controller.run(), name=f"{self.spec.name}/pods")
             group.create_task(self._sweep(), name=f"{self.spec.name}/namespaces")
@@ -261,7 +267,12 @@ class Session:
 
     def _locate(self, namespace: str, pod: str) -> Located | None:
         found = self._pods.locate(namespace, pod)
-        return Located(self._peer, found[0], found[1].uid) if found else None
+        if found is None:
+            return None
+        place, local = found
+        if place is None:
+            raise NotStarted
+        return Located(self._peer, place, local.uid)
 
     def _bound(self) -> Iterable[Bound]:
         return (Bound(local, remote) for local, remote in self._pods.pairs())

@@ -27,6 +27,7 @@ class _Applied(msgspec.Struct):
     """The annotation's content: a digest for each part, and the keys of ours that must go when home drops them."""
 
     meta: str = ""
+    images: str = ""
     spec: str = ""
     resize: str = ""
     ephemeral: str = ""
@@ -41,28 +42,37 @@ def creatable(manifest: Json) -> JsonDict:
 
 
 def patches(manifest: Json, remote: Object) -> list[Patch]:
-    """What brings `remote`, made from an earlier state of the home Pod, to `manifest`; empty when it has it all."""
-    before, now = _applied_to(remote), _digest(manifest)
-    if (before.meta, before.spec, before.resize, before.ephemeral) == (now.meta, now.spec, now.resize, now.ephemeral):
-        return []
-    spec, precondition = manifest["spec"], {"uid": remote.uid}
-    result = []
-    if before.ephemeral != now.ephemeral and spec.get("ephemeralContainers"):
-        body = {"metadata": precondition, "spec": {"ephemeralContainers": spec["ephemeralContainers"]}}
-        result.append(Patch("ephemeralcontainers", body))
-    if before.resize != now.resize:
-        result.append(Patch("resize", {"metadata": precondition, "spec": _resources(spec, remote.spec())}))
-    metadata = _stamped(manifest)["metadata"]
-    body = {
-        "metadata": {
+    """What brings `remote`, made from an earlier state of the home Pod, to `manifest`; empty when it has it all.
+
+    To be sent in this order, up to the first that is refused: each part is stamped as applied on its own, so that a
+    resize which the peer does not allow keeps nothing else from it, now or later.
+    """
+    reached, now = _applied_to(remote), _digest(manifest)
+    spec, result = manifest["spec"], []
+    if (reached.meta, reached.images, reached.spec) != (now.meta, now.images, now.spec):
+        body: JsonDict = {}
+        if (reached.images, reached.spec) != (now.images, now.spec):
+            body["spec"] = _edits(spec, remote.spec(), images=reached.images != now.images)
+        gone_labels = dict.fromkeys(set(reached.labels) - set(now.labels))
+        gone = dict.fromkeys(set(reached.annotations) - set(now.annotations))
+        reached = msgspec.structs.replace(now, resize=reached.resize, ephemeral=reached.ephemeral)
+        body["metadata"] = {
             "uid": remote.uid,
-            "labels": {**dict.fromkeys(set(before.labels) - set(now.labels)), **metadata["labels"]},
-            "annotations": {**dict.fromkeys(set(before.annotations) - set(now.annotations)), **metadata["annotations"]},
+            "labels": {**gone_labels, **manifest["metadata"]["labels"]},
+            "annotations": {**gone, **manifest["metadata"]["annotations"], **_stamp(reached)},
         }
-    }
-    if before.spec != now.spec:
-        body["spec"] = _edits(spec, remote.spec())
-    result.append(Patch("", body))
+        result.append(Patch("", body))
+    if reached.ephemeral != now.ephemeral:
+        if spec.get("ephemeralContainers"):
+            body = {"metadata": {"uid": remote.uid}, "spec": {"ephemeralContainers": spec["ephemeralContainers"]}}
+            result.append(Patch("ephemeralcontainers", body))
+        reached = msgspec.structs.replace(reached, ephemeral=now.ephemeral)
+        result.append(Patch("", {"metadata": {"uid": remote.uid, "annotations": _stamp(reached)}}))
+    if reached.resize != now.resize:
+        body = {"metadata": {"uid": remote.uid}, "spec": _resources(spec, remote.spec())}
+        result.append(Patch("resize", body))
+        reached = msgspec.structs.replace(reached, resize=now.resize)
+        result.append(Patch("", {"metadata": {"uid": remote.uid, "annotations": _stamp(reached)}}))
     return result
 
 
@@ -71,10 +81,11 @@ def in_step(manifest: Json, remote: Object) -> bool:
     return not patches(manifest, remote)
 
 
-def _edits(spec: Json, held: Json) -> JsonDict:
+def _edits(spec: Json, held: Json, *, images: bool) -> JsonDict:
     edits: JsonDict = {}
     for name in ("initContainers", "containers"):
-        if spec.get(name):
+        # Images only when they changed here: the peer may run others in their place, from its own registry say.
+        if images and spec.get(name):
             edits[name] = [{"name": container["name"], "image": container["image"]} for container in spec[name]]
     if spec.get("activeDeadlineSeconds") is not None:
         edits["activeDeadlineSeconds"] = spec["activeDeadlineSeconds"]
@@ -107,8 +118,12 @@ def _resources(spec: Json, held: Json) -> JsonDict:
 
 def _stamped(manifest: Json) -> JsonDict:
     metadata = manifest["metadata"]
-    stamp = msgspec.json.encode(_digest(manifest)).decode()
-    return {**manifest, "metadata": {**metadata, "annotations": {**metadata["annotations"], names.APPLIED: stamp}}}
+    annotations = {**metadata["annotations"], **_stamp(_digest(manifest))}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _stamp(applied: _Applied) -> dict[str, str]:
+    return {names.APPLIED: msgspec.json.encode(applied).decode()}
 
 
 def _applied_to(remote: Object) -> _Applied:
@@ -123,7 +138,8 @@ def _digest(manifest: Json) -> _Applied:
     listed = [container for name in CONTAINER_LISTS[:2] for container in spec.get(name) or ()]
     return _Applied(
         meta=_hash([metadata["labels"], metadata["annotations"]]),
-        spec=_hash([[[c["name"], c["image"]] for c in listed], [spec.get(name) for name in MUTABLE_SPEC]]),
+        images=_hash([[c["name"], c["image"]] for c in listed]),
+        spec=_hash([spec.get(name) for name in MUTABLE_SPEC]),
         resize=_hash([[[c["name"], c.get("resources")] for c in listed], spec.get("resources")]),
         ephemeral=_hash([container["name"] for container in spec.get("ephemeralContainers") or ()]),
         labels=sorted(metadata["labels"]),

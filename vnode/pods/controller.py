@@ -15,10 +15,11 @@ from vnode import names
 from vnode.errors import Conflict, NotFound, Rejected, Unavailable
 from vnode.kube.client import PODS, STRATEGIC_PATCH, Client
 from vnode.kube.objects import Json, Key, Object, parse_object
+from vnode.pods.mirrors import Mirrors, origin
 from vnode.pods.plan import Action, Create, DeleteRemote, Refuse, ReleaseLocal, Update, WriteStatus, plan
-from vnode.pods.status import View, done, remote_condition_patch
-from vnode.pods.translate import references
-from vnode.policy.route import Reference, Refused, Route, local_key
+from vnode.pods.status import View, done, remote_condition_patch, started
+from vnode.pods.translate import references, remote_pod
+from vnode.policy.route import Reference, Refused, Route
 from vnode.runtime.controller import REJECTED_RETRY_S, Controller
 from vnode.runtime.informer import Informer
 from vnode.runtime.recorder import Recorder, Regarding
@@ -27,6 +28,8 @@ from vnode.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 WORKERS: Final = 32
+REFUSED_CAP_S: Final = 120.0
+LINGER_S: Final = 0.1  # a mirror's end follows its last status at once, as a rule: then the release says it all
 
 
 class Surroundings(Protocol):
@@ -43,7 +46,10 @@ class Surroundings(Protocol):
 
 
 class PodController:
-    """`local` follows the Pods bound to our node, `remote` our objects at the peer."""
+    """`local` follows the Pods bound to our node, `remote` our objects at the peer.
+
+    `serves` is True while the Node of our name is ours: else its Pods are somebody else's, and none is touched.
+    """
 
     def __init__(
         self,
@@ -55,6 +61,7 @@ class PodController:
         route: Route,
         view: View,
         offloads: Callable[[str], bool],
+        serves: Callable[[], bool],
         surroundings: Surroundings,
         recorder: Recorder,
         metrics: Metrics,
@@ -67,12 +74,15 @@ class PodController:
         self._route = route
         self._view = view
         self._offloads = offloads
+        self._serves = serves
         self._surroundings = surroundings
         self._recorder = recorder
         self._now = now
-        self._mirrors: dict[Key, set[Key]] = {}  # local key -> keys of what stands for it at the peer
-        self._lost: dict[Key, Object] = {}  # local key -> the last state of a mirror we saw go
+        self._mirrors = Mirrors(home, peer, local, remote, route)
         self._uncertain: set[Key] = set()  # a create whose answer never came: look before anything else
+        self._refusals: dict[Key, int] = {}  # how often in a row, for the delay until the next try
+        self._begun = False
+        self._lingered: set[Key] = set()  # leaving, and their last status has waited for the mirror's end
         self._bound_at: dict[Key, float] = {}
         self._changed_at: dict[Key, float] = {}
         self.controller: Controller[Key] = Controller("pods", peer.side, self._reconcile, metrics, WORKERS)
@@ -84,19 +94,27 @@ class PodController:
         remote.on_change(self._remote_changed)
         remote.on_listed(lambda: self.look_at([pod.key for pod in local.store]))
 
-    def locate(self, namespace: str, name: str) -> tuple[Key, Object] | None:
-        """A Pod of this node and the key of its mirror (where it will be, when there is none yet); None if not ours."""
+    def begin(self) -> None:
+        """Say what every Pod needs, before the first is looked at: what nobody needs is removed at the peer."""
+        self._begun = True
+        for local in self._local.store:
+            self._say_needs(local)
+
+    def locate(self, namespace: str, name: str) -> tuple[Key | None, Object] | None:
+        """A Pod of this node, and the key of its own mirror: None while there is none. None if it is not our Pod.
+
+        Never a place where the mirror merely should be: somebody else's Pod may be there.
+        """
         local = self._local.store.get(Key(namespace, name))
         if local is None:
             return None
-        remote = self._mirror(local.key, local)[0]
-        return (remote.key if remote else Key(self._route.remote_namespace(namespace), name)), local
+        mirror = self._mirrors.own(local)
+        return (mirror.key if mirror else None), local
 
     def pairs(self) -> Iterator[tuple[Object, Object | None]]:
         """Every Pod of this node, with the mirror that stands for it and no other of its name."""
         for local in self._local.store:
-            remote = self._mirror(local.key, local)[0]
-            yield local, remote if remote and remote.meta.annotations.get(names.ORIGIN_UID) == local.uid else None
+            yield local, self._mirrors.own(local)
 
     def look_at(self, keys: Iterable[Key]) -> None:
         """Have these Pods looked at now."""
@@ -104,62 +122,59 @@ class PodController:
             self.controller.queue.add(key)
 
     def _local_changed(self, key: Key, before: Object | None, now: Object | None) -> None:
-        if now is None or done(now):
+        if now is None:
             self._surroundings.use(key, ())
-            if now is None:
-                self._lost.pop(key, None)
-                self._bound_at.pop(key, None)
-        elif before is None or before.raw_spec != now.raw_spec:
-            self._surroundings.use(key, references(now.spec()))
-        if before is None and key not in self._mirrors:
-            self._bound_at.setdefault(key, asyncio.get_running_loop().time())
+            self._mirrors.forget(key)
+            self._bound_at.pop(key, None)
+            self._lingered.discard(key)
+            self._refusals.pop(key, None)
+        elif self._begun and (before is None or before.raw_spec != now.raw_spec or done(now)):
+            self._say_needs(now)
+        if now is not None and (before is None or before.uid != now.uid) and key not in self._mirrors:
+            self._bound_at[key] = asyncio.get_running_loop().time()
         self.controller.queue.add(key)
 
+    def _say_needs(self, local: Object) -> None:
+        """A Pod that stays home has nothing copied: not one Secret leaves a namespace that is not offloaded."""
+        needs: Iterable[Reference] = ()
+        travels = self._offloads(local.meta.namespace) or local.key in self._mirrors
+        if travels and not done(local):
+            with suppress(Refused):  # told on the Pod when it is looked at
+                needs = references(remote_pod(local, self._route)["spec"])
+        self._surroundings.use(local.key, needs)
+
     def _remote_changed(self, _: Key, before: Object | None, now: Object | None) -> None:
-        seen = now or before
-        assert seen is not None
-        key = local_key(seen)
-        if now is not None:
-            self._mirrors.setdefault(key, set()).add(now.key)
-        else:
-            self._forget_mirror(key, seen.key)
-            local = self._local.store.get(key)
-            if local is not None and seen.meta.annotations.get(names.ORIGIN_UID) == local.uid:
-                self._lost[key] = seen
+        key = self._mirrors.changed(before, now)
         self._changed_at.setdefault(key, asyncio.get_running_loop().time())
         self.controller.queue.add(key)
 
-    def _forget_mirror(self, key: Key, remote: Key) -> None:
-        held = self._mirrors.get(key)
-        if held is not None:
-            held.discard(remote)
-            if not held:
-                del self._mirrors[key]
-
-    def _mirror(self, key: Key, local: Object | None) -> tuple[Object | None, list[Object]]:
-        """The object that stands for `local`, and the others that claim to (of an earlier Pod, or by some mishap)."""
-        found = [item for remote in self._mirrors.get(key, ()) if (item := self._remote.store.get(remote))]
-        if not found:
-            return None, []
-        found.sort(key=lambda item: local is None or item.meta.annotations.get(names.ORIGIN_UID) != local.uid)
-        return found[0], found[1:]
-
     async def _reconcile(self, key: Key) -> float | None:
+        if not self._serves():
+            return REJECTED_RETRY_S  # the Node of our name is not ours: nor are its Pods
         local = self._local.store.get(key)
         if key in self._uncertain:
-            await self._look_at_peer(key)
-        remote, others = self._mirror(key, local)
+            await self._mirrors.look(key)
+            self._uncertain.discard(key)
+        remote, others = self._mirrors.of(key, local)
         for other in others:
             if not other.leaving:
-                await self._delete_remote(DeleteRemote(other.key, other.uid, orphan=True), key)
+                # A copy of the mirror, made by hand or by a backup, is not asked for at home: it claims what is there.
+                copy = remote is not None and origin(other) == origin(remote)
+                await self._mirrors.delete(DeleteRemote(other.key, other.uid, orphan=not copy), key)
         if local is not None and remote is not None and not self._remote.current:
             await self._only_delete(local, remote)
             return None
-        action = plan(local, remote, self._lost.get(key), self._route, self._view, self._now())
+        action = plan(local, remote, self._mirrors.lost(key), self._route, self._view, self._now())
         if action is None:
             self._changed_at.pop(key, None)
             return None
+        if local is not None and remote is None and self._unclear(local, action) and await self._mirrors.find(local):
+            return 0.0
         return await self._carry_out(action, key, local)
+
+    def _unclear(self, local: Object, action: Action) -> bool:
+        """True when a Pod is to be ended or let go whose mirror we have not seen leave: it may be there unlabelled."""
+        return isinstance(action, WriteStatus | ReleaseLocal) and started(local) and not self._mirrors.left(local.key)
 
     async def _only_delete(self, local: Object, remote: Object) -> None:
         """While the peer is away our view of it is old: home's status is left as node lifecycle makes it.
@@ -169,11 +184,11 @@ class PodController:
         """
         action = plan(local, remote, None, self._route, self._view, self._now())
         if isinstance(action, DeleteRemote):
-            await self._delete_remote(action, local.key)
+            await self._mirrors.delete(action, local.key)
 
     async def _carry_out(self, action: Action, key: Key, local: Object | None) -> float | None:
         if isinstance(action, DeleteRemote):
-            await self._delete_remote(action, key)
+            await self._mirrors.delete(action, key)
             return None
         assert local is not None  # every other action is about a Pod of home
         match action:
@@ -189,11 +204,14 @@ class PodController:
                 except Rejected as error:
                     return await self._refuse(local, names.REMOTE_REFUSED, error.message)
             case WriteStatus(patch):
+                if local.leaving and not local.meta.finalizers and key not in self._lingered:
+                    self._lingered.add(key)
+                    return LINGER_S
                 await self._write_status(local, patch)
                 if (changed_at := self._changed_at.pop(key, None)) is not None:
                     self._hop_up.observe(asyncio.get_running_loop().time() - changed_at)
             case ReleaseLocal(uid):
-                with suppress(NotFound, Conflict):  # gone already: the watch will say so
+                with suppress(NotFound):  # gone already: the watch will say so
                     await self._home.delete(PODS, key, uid=uid, grace_s=0)
                 log.debug("released", extra={"namespace": key.namespace, "pod": key.name, "uid": uid})
             case Refuse(reason, message):
@@ -205,20 +223,25 @@ class PodController:
         if not self._offloads(namespace):
             message = f"namespace {namespace} is not selected for offloading to {self._peer.side}"
             return await self._refuse(local, names.NAMESPACE_NOT_OFFLOADED, message)
+        needs = references(manifest["spec"])
+        self._surroundings.use(local.key, needs)
         try:
-            missing = await self._surroundings.prepare(namespace, references(manifest["spec"]))
-            required = [f'{reference.kind} "{reference.name}"' for reference in missing if not reference.optional]
-            if required:
-                return await self._refuse(local, names.REFERENCE_NOT_FOUND, f"{', '.join(required)} not found")
-            answer = await self._peer.create(PODS, manifest["metadata"]["namespace"], manifest)
+            missing = await self._surroundings.prepare(namespace, needs)
         except Refused as refused:
             return await self._refuse(local, refused.reason, str(refused))
+        except Rejected as error:
+            return await self._refuse(local, names.REMOTE_REFUSED, error.message)
+        required = [f'{reference.kind} "{reference.name}"' for reference in missing if not reference.optional]
+        if required:
+            return await self._refuse(local, names.REFERENCE_NOT_FOUND, f"{', '.join(required)} not found")
+        try:
+            answer = await self._peer.create(PODS, manifest["metadata"]["namespace"], manifest)
         except NotFound:
             self._surroundings.doubt(namespace)
             raise
         except Conflict:
-            await self._look_at_peer(local.key)
-            if self._mirror(local.key, local)[0] is None:
+            await self._mirrors.look(local.key)
+            if local.key not in self._mirrors:
                 message = f"a Pod of this name in {manifest['metadata']['namespace']} at the peer is not ours"
                 return await self._refuse(local, names.REMOTE_NAME_TAKEN, message)
             return 0.0
@@ -228,50 +251,17 @@ class PodController:
             self._uncertain.add(local.key)
             raise
         self._remote.learn(parse_object(answer))
+        self._refusals.pop(local.key, None)
         if (bound_at := self._bound_at.pop(local.key, None)) is not None:
             self._hop_down.observe(asyncio.get_running_loop().time() - bound_at)
         log.debug("mirrored", extra={"namespace": namespace, "pod": local.meta.name, "uid": local.uid})
         return None
 
-    async def _look_at_peer(self, key: Key) -> None:
-        """Read the object at the mirror's place, past the store; take it in when it is ours."""
-        place = Key(self._route.remote_namespace(key.namespace), key.name)
-        try:
-            found = parse_object(await self._peer.get(PODS, place))
-        except NotFound:
-            pass
-        else:
-            if self._route.owns(found):
-                self._remote.learn(found)
-        self._uncertain.discard(key)
-
-    async def _delete_remote(self, action: DeleteRemote, key: Key) -> None:
-        if action.orphan and await self._wanted_after_all(action, key):
-            raise Conflict(f"the store of home's Pods is behind: {key} is there")
-        try:
-            answer = await self._peer.delete(PODS, action.key, uid=action.uid, grace_s=action.grace_s)
-        except (NotFound, Conflict):
-            self._remote.store.forget(action.key, action.uid)
-            self._forget_mirror(key, action.key)
-            self.controller.queue.add(key)
-            return
-        if action.orphan:
-            log.info("orphan removed", extra={"namespace": key.namespace, "pod": key.name, "uid": action.uid})
-        if b'"deletionTimestamp"' in answer:
-            self._remote.learn(parse_object(answer))
-
-    async def _wanted_after_all(self, action: DeleteRemote, key: Key) -> bool:
-        """Ask home itself before removing what only our store says is not wanted."""
-        held = self._remote.store.get(action.key)
-        try:
-            local = parse_object(await self._home.get(PODS, key))
-        except NotFound:
-            return False
-        origin = held.meta.annotations.get(names.ORIGIN_UID) if held else None
-        return local.uid == origin and local.spec().get("nodeName") == self._route.node
-
     async def _write_status(self, local: Object, patch: Json) -> None:
         try:
+            # Not only the uid: somebody may just have ended the Pod, and what is final must not be written over.
+            metadata = {**patch["metadata"], "resourceVersion": local.meta.resource_version}
+            patch = {**patch, "metadata": metadata}
             answer = await self._home.patch(PODS, local.key, patch, STRATEGIC_PATCH, subresource="status")
         except NotFound:
             return  # the watch will say so
@@ -284,4 +274,5 @@ class PodController:
         patch = remote_condition_patch(local, reason, message, self._now())
         if patch is not None:
             await self._write_status(local, patch)
-        return REJECTED_RETRY_S
+        tries = self._refusals[local.key] = self._refusals.get(local.key, -1) + 1
+        return float(min(REFUSED_CAP_S, REJECTED_RETRY_S * 2 ** min(tries, 10)))

@@ -96,7 +96,10 @@ def _without_mirror(
         # Whoever holds the object by a finalizer (a Job's controller) must find how it ended.
         if local.meta.finalizers and not status.done(local) and (patch := status.lost_patch(local, lost, view, now)):
             return WriteStatus(patch)
-        return None if local.meta.deletion_grace_period_seconds == 0 else ReleaseLocal(local.uid)
+        # The apiserver first writes a grace of 0, and then deletes or waits for finalizers. A release that broke off in
+        # between (we were killed) looks like one that waits: without finalizers it is to be repeated.
+        waits = local.meta.finalizers and local.meta.deletion_grace_period_seconds == 0
+        return None if waits else ReleaseLocal(local.uid)
     if status.done(local):
         return None
     if status.started(local) or (lost is not None and (status.started(lost) or status.done(lost))):

@@ -70,11 +70,22 @@ def status_patch(local: Object, remote: Object, view: View, *, in_step: bool) ->
     current = local.status()
     if current.get("phase") in TERMINAL:
         return None
-    wanted = _home_view(local, remote.status(), current, view)
-    if generation := local.meta.generation if in_step else current.get("observedGeneration"):
+    seen, theirs = current.get("observedGeneration"), remote.status()
+    newest = local.meta.generation if in_step else seen
+    patch = _shown(local, theirs, current, view, newest, in_step)
+    if patch and newest != seen and (local.leaving or "startTime" not in theirs):
+        # Before the start and after the end nobody waits for the generation alone: it goes with the next real change.
+        return patch if _shown(local, theirs, current, view, seen, in_step) else None
+    return patch
+
+
+def _shown(
+    local: Object, theirs: JsonDict, current: Json, view: View, generation: int | None, in_step: bool
+) -> JsonDict | None:
+    wanted = _home_view(local, theirs, current, view)
+    if generation:
         wanted["observedGeneration"] = generation
-    conditions = _conditions(local, remote.status(), current, generation, in_step)
-    return _patch(local, current, wanted, conditions)
+    return _patch(local, current, wanted, _conditions(local, theirs, current, generation, in_step))
 
 
 def lost_patch(local: Object, last: Object | None, view: View, now: datetime) -> JsonDict | None:

@@ -33,21 +33,22 @@ class Route:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What every object of ours at the peer carries, and what we select our objects by."""
-        return {
-            names.ORIGIN: self.cluster,
-            names.ORIGIN_CLUSTER_UID: self.cluster_uid,
-            names.ORIGIN_NODE: self.node,
-        }
+        """What every object of ours at the peer carries."""
+        return {names.ORIGIN: self.cluster, **self._mark}
+
+    @property
+    def _mark(self) -> dict[str, str]:
+        # Not the cluster's name: it is configuration, may change, and two homes may have the same one.
+        return {names.ORIGIN_CLUSTER_UID: self.cluster_uid, names.ORIGIN_NODE: self.node}
 
     @property
     def selector(self) -> str:
-        """`labels` as a label selector."""
-        return ",".join(f"{key}={value}" for key, value in self.labels.items())
+        """The label selector of our objects at the peer."""
+        return ",".join(f"{key}={value}" for key, value in self._mark.items())
 
     def owns(self, remote: Object) -> bool:
         """True when this object at the peer is ours to touch."""
-        return all(remote.meta.labels.get(key) == value for key, value in self.labels.items())
+        return all(remote.meta.labels.get(key) == value for key, value in self._mark.items())
 
 
 def local_key(remote: Object) -> Key:

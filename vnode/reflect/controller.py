@@ -8,7 +8,7 @@ on any node. Called by `pods.controller` (`ensure`, `use`) and driven by its own
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import msgspec
 
@@ -54,18 +54,15 @@ class Reflector:
         self._uses: dict[Key, frozenset[Ref]] = {}
         self._going: dict[Ref, asyncio.Future[None]] = {}
         self.controller: Controller[Ref] = Controller("reflect", peer.side, self._reconcile, metrics, WORKERS)
-        # Home's informers outlive us: they serve every peer.
-        self._unsubscribe = [informer.on_change(self._local_changed(kind)) for kind, informer in local.items()]
         for kind, informer in remote.items():
             informer.on_change(self._remote_changed(kind))
 
     async def run(self) -> None:
-        """Work until cancelled; not to be run again."""
-        try:
+        """Work until cancelled."""
+        with ExitStack() as stack:  # home's informers outlive us: they serve every peer
+            for kind, informer in self._local.items():
+                stack.callback(informer.on_change(self._local_changed(kind)))
             await self.controller.run()
-        finally:
-            for unsubscribe in self._unsubscribe:
-                unsubscribe()
 
     def use(self, pod: Key, references: Iterable[Reference]) -> None:
         """Say what `pod` needs from now on; nothing once it is finished or gone."""
@@ -81,6 +78,8 @@ class Reflector:
                 self.controller.queue.add(ref)
         for ref in wanted - before:
             self._users.setdefault(ref, set()).add(pod)
+            if not self._current(ref):
+                self.controller.queue.add(ref)
         if wanted:
             self._uses[pod] = wanted
         else:
@@ -141,7 +140,7 @@ class Reflector:
             if not self._current(ref):
                 with suppress(Refused):  # told on each Pod, by its own controller
                     await self._once(ref)
-            self._arrived(users)
+                self._arrived(users)
         elif remote is not None:
             await self._remove(ref, remote)
         return None
@@ -168,7 +167,7 @@ class Reflector:
         except NotFound:
             self._namespaces.doubt(ref.namespace)
             if remote is not None:
-                self._remote[ref.kind].store.forget(key, remote.uid)
+                self._remote[ref.kind].forget(key, remote.uid)
             raise
         except Conflict:
             found = parse_object(await self._peer.get(resource, key))
@@ -183,7 +182,7 @@ class Reflector:
     async def _remove(self, ref: Ref, remote: Object) -> None:
         with suppress(NotFound, Conflict):
             await self._peer.delete(KINDS[ref.kind], remote.key, uid=remote.uid)
-        self._remote[ref.kind].store.forget(remote.key, remote.uid)
+        self._remote[ref.kind].forget(remote.key, remote.uid)
 
     def _local_changed(self, kind: str) -> Callable[[Key, Object | None, Object | None], None]:
         def changed(key: Key, _before: Object | None, _now: Object | None) -> None:

@@ -6,7 +6,7 @@ Handlers are synchronous and quick (they put keys into queues); what they raise 
 import asyncio
 from collections.abc import Callable
 
-from vnode.kube.objects import Key, Object
+from vnode.kube.objects import Key, Object, metadata_alone
 from vnode.kube.watch import Backoff, Listed, Source, follow
 from vnode.runtime.store import Store
 
@@ -19,7 +19,10 @@ class Informer:
 
     def __init__(self, name: str, source: Source, store: Store | None = None) -> None:
         self.name = name
-        self.store = Store() if store is None else store  # an empty one is false
+        if store is None:  # an empty one is false
+            # `learn` brings whole objects, as the apiserver answers them.
+            store = Store(metadata_alone if source.metadata_only else None)
+        self.store = store
         self._source = source
         self._handlers: list[Handler] = []
         self._on_listed: list[Callable[[], None]] = []
@@ -57,6 +60,10 @@ class Informer:
     def learn(self, item: Object) -> None:
         """Take in what the apiserver has just answered, and tell the handlers, before the watch does."""
         self._tell(self.store.learn(item))
+
+    def forget(self, key: Key, uid: str) -> None:
+        """Likewise, that an object is not there."""
+        self._tell(self.store.forget(key, uid))
 
     async def run(self) -> None:
         """Follow until cancelled."""

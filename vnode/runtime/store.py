@@ -60,11 +60,13 @@ class Store:
             return []
         return self._put(item)
 
-    def forget(self, key: Key, uid: str) -> None:
+    def forget(self, key: Key, uid: str) -> list[tuple[Key, Object | None, Object | None]]:
         """Drop an object the apiserver has just said is not there."""
         held = self._items.get(key)
-        if held is not None and held.uid == uid:
-            del self._items[key]
+        if held is None or held.uid != uid:
+            return []
+        del self._items[key]
+        return [(key, held, None)]
 
     def _put(self, item: Object, *, even_older: bool = False) -> list[tuple[Key, Object | None, Object | None]]:
         held = self._items.get(item.key)
