@@ -1,5 +1,6 @@
-"""Write README's tables anew."""
+"""Write the tables of README and the runbook anew."""
 
-from tests.docs.tables import README, written
+from tests.docs.tables import PAGES, written
 
-README.write_text(written(README.read_text()))
+for page in PAGES:
+    page.write_text(written(page))

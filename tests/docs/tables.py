@@ -14,7 +14,8 @@ from vnode.config import reference
 from vnode.pods.fields import SPEC, STATUS, VOLUMES
 from vnode.telemetry.metrics import Metrics
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 _NAME = re.compile(
     r'^[A-Z_]+: Final = \(?\s*"([^"]+)"  # (label and taint key|label|annotation|pod|node)[:;] (.+)$', re.M
 )
@@ -90,14 +91,19 @@ def fields() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table for table in (flags, config, labels, reasons, metrics, rights, fields)
 }
+PAGES: dict[Path, tuple[str, ...]] = {
+    README: ("flags", "config", "labels", "reasons", "fields", "metrics"),
+    ROOT / "deploy" / "README.md": ("rights",),
+}
 
 
-def written(text: str) -> str:
-    """`text` with every table between its markers made anew."""
-    for name, table in TABLES.items():
+def written(page: Path) -> str:
+    """The text of `page` with every table between its markers made anew."""
+    text = page.read_text()
+    for name in PAGES[page]:
         begin, end = f"<!-- table: {name} -->\n", f"\n<!-- end: {name} -->"
         head, found, rest = text.partition(begin)
         if not found:
-            raise ValueError(f"README has no table {name}")
-        text = head + begin + table() + end + rest.partition(end)[2]
+            raise ValueError(f"{page} has no table {name}")
+        text = head + begin + TABLES[name]() + end + rest.partition(end)[2]
     return text

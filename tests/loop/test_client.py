@@ -291,6 +291,17 @@ async def test_after_a_failure_the_next_request_has_a_line_of_its_own() -> None:
         assert json.loads(await client.get(PODS, WEB)) == {"n": 1}
 
 
+async def test_a_name_that_no_thread_can_resolve_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", full)
+    client = Client(FixedCredentials("http://peer.test:1"), "home", Metrics())
+    with pytest.raises(Unavailable, match="can't start new thread"):
+        await client.get(PODS, WEB)
+    await client.close()
+
+
 # --- credentials ---
 
 

@@ -5,6 +5,7 @@ What the child process does is run in this one where it does not matter; `child`
 
 import asyncio
 import base64
+import errno
 import io
 import json
 import os
@@ -186,6 +187,53 @@ async def test_a_certificate_that_is_none_is_told_without_its_text(tmp_path: Pat
     with pytest.raises(Unavailable, match=r"certificates of https://10\.0\.0\.1:6443 cannot be used") as caught:
         await from_kubeconfig(config).current()
     silent_about(SECRET, caught.value)
+
+
+async def test_an_authority_may_have_comments_in_any_script(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes("Zürich\n".encode("latin-1") + "Genève\n".encode() + Authority("test").cert)
+    cluster = {"server": "https://10.0.0.1:6443", "certificate-authority": str(authority)}
+    connection = await from_kubeconfig(kubeconfig(tmp_path / "c", {"token": "t"}, **cluster)).current()
+    assert connection.tls is not None
+    assert len(connection.tls.get_ca_certs()) == 1
+
+
+async def test_a_client_certificate_without_its_key_is_told(tmp_path: Path) -> None:
+    user = {"client-certificate-data": base64.b64encode(Authority("test").cert).decode()}
+    config = kubeconfig(tmp_path / "c", user, server="https://10.0.0.1:6443")
+    with pytest.raises(Unavailable, match="key"):
+        await from_kubeconfig(config).current()
+
+
+@pytest.mark.parametrize("printed", ["no json", "3", "[]", "{}", '{"server": 7}', "\\377"])
+async def test_a_reader_that_answers_nonsense_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: None, printed: str
+) -> None:
+    reader = tmp_path / "python"
+    reader.write_text(f"#!/bin/sh\nprintf '%b' '{printed}'\n")
+    reader.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(reader))
+    with pytest.raises(Unavailable, match="its reader gave no answer"):
+        await from_kubeconfig(kubeconfig(tmp_path / "c", {"token": SECRET})).current()
+
+
+@pytest.mark.parametrize("failure", [BlockingIOError(errno.EAGAIN, "no more"), RuntimeError("can't start new thread")])
+async def test_a_reader_that_cannot_be_started_does_not_end_what_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: None, failure: Exception
+) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise failure
+
+    clock = Clock()
+    (tmp_path / "token").write_text("sesame")
+    config = kubeconfig(tmp_path / "c", {"tokenFile": str(tmp_path / "token")})
+    credentials = from_kubeconfig(config, now=clock)
+    connection = await credentials.current()
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
+    clock.forward(3600)
+    assert await credentials.current() is connection
+    with pytest.raises(Unavailable, match="cannot be read"):
+        await from_kubeconfig(config).current()
 
 
 async def test_a_proxy_is_used_and_its_password_not_told(tmp_path: Path) -> None:

@@ -52,6 +52,15 @@ async def test_the_first_list_is_told_before_the_informer_is_synced() -> None:
         task.cancel()
 
 
+async def test_what_is_learnt_of_metadata_is_cut_like_what_is_followed() -> None:
+    async with talking([]) as (client, _):
+        lean = Informer("pods", Source(client, PODS, metadata_only=True))
+        lean.learn(pod("a", version=3, annotations={"vnode.dev/origin-uid": "u", "other": "x" * 1000}))
+    (kept,) = lean.store
+    assert kept.meta.annotations == {"vnode.dev/origin-uid": "u"}
+    assert (kept.raw_spec, kept.raw_status) == (b"", b"")
+
+
 async def test_an_empty_list_is_synced_too() -> None:
     async with talking([listed(version=10)]) as (client, _), asyncio.TaskGroup() as group:
         pods = informer(client)

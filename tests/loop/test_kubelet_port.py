@@ -9,6 +9,15 @@ import pytest
 from aiohttp import web
 
 from tests.loop.kubelet_port import LOGS, kubelet
+from tests.loop.wire import Answer, Wire
+from vnode.errors import VnodeError
+from vnode.kube.objects import Key
+from vnode.kubelet import server
+from vnode.kubelet.auth import Door
+from vnode.kubelet.authority import ClientAuthority
+from vnode.kubelet.certificate import ServingCertificate
+from vnode.kubelet.request import Located
+from vnode.telemetry.metrics import Metrics
 
 
 class Log:
@@ -122,3 +131,55 @@ async def test_a_refused_certificate_request_is_one_line_in_the_log_and_the_port
         assert await response.read() == b"one\n"
     told = [record.message for record in caplog.records]
     assert told == ["serving certificate is self-signed", "no serving certificate from the cluster"]
+
+
+async def test_connections_that_say_nothing_are_counted_and_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 10)
+    monkeypatch.setattr(server, "HANDSHAKE_LIMIT_S", 1.0)
+    ended = 0
+
+    async def silent(port: int) -> None:
+        nonlocal ended
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            await reader.read()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+        ended += 1
+
+    loop = asyncio.get_running_loop()
+    async with kubelet(Log(b"one\n")) as port, asyncio.timeout(10), asyncio.TaskGroup() as group:
+        began = loop.time()
+        for _ in range(100):
+            group.create_task(silent(port.port))
+        while ended < 90:  # noqa: ASYNC110 - what is waited for knows no event
+            await asyncio.sleep(0.01)
+        assert loop.time() - began < 1, "those too many do not wait for anything"
+        while ended < 100:
+            assert ended == 90 or loop.time() - began >= 0.9
+            await asyncio.sleep(0.01)
+        async with port.get() as response:
+            assert await response.read() == b"one\n"
+    assert [record.message for record in caplog.records].count("kubelet port is full, new connections are closed") == 1
+
+
+async def test_an_address_that_is_not_ours_is_told_in_one_line() -> None:
+    async def nobody(*_: object) -> Answer:
+        raise AssertionError("nothing is asked before the port is open")
+
+    wire = Wire(nobody)
+    port = server.KubeletServer(
+        node="edge",
+        address="192.0.2.1",  # RFC 5737: nobody's
+        port=0,
+        door=Door(wire, "edge", ClientAuthority(wire)),
+        locate=lambda _, pod: Located(wire, Key("shop-home", pod), "u-1"),
+        certificate=ServingCertificate(wire, "edge", ["192.0.2.1"]),
+        metrics=Metrics(),
+    )
+    with pytest.raises(VnodeError, match=r"192\.0\.2\.1.*kubelet\.address must be an address of this machine"):
+        await port.run(lambda _: None)

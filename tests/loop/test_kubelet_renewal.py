@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.loop.wire import Answer, Wire, at_work
 from vnode.kubelet.authority import REFUSED_RETRY_S, ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate, self_signed
+from vnode.kubelet.server import server_context
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 DAY_S = 86_400
@@ -180,6 +182,9 @@ async def test_the_published_client_ca_is_followed(caplog: pytest.LogCaptureFixt
         assert authority.current.value == CA
         assert await change(NEXT) == NEXT
         assert await change("no certificate") == NEXT  # a slip of somebody's hand locks nobody out
+        commented = await change(f"Zürich\n{CA}\nGenève\n{NEXT}")
+        assert commented == CA + NEXT
+        assert server_context(self_signed("edge", [], START), commented).verify_mode == ssl.CERT_OPTIONAL
         assert await change("") == ""
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
         "client CA is not readable, bearer tokens only",
@@ -190,7 +195,7 @@ async def test_the_published_client_ca_is_followed(caplog: pytest.LogCaptureFixt
 @pytest.mark.looptime(False)
 async def test_a_client_ca_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "ca.crt"
-    path.write_text(CA)
+    path.write_bytes(f"Zürich\n{CA}".encode("latin-1"))
 
     async def nobody(*_: Any) -> Answer:
         raise AssertionError("a file needs no apiserver")

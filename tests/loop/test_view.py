@@ -1,13 +1,17 @@
 """What a peer offers, in virtual time: large changes at once, small ones after a while."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.loop.wire import Answer, Wire, at_work
 from vnode.config import PeerSpec
+from vnode.errors import Rejected
+from vnode.kube.client import Client
 from vnode.node.view import PeerView, nodes_informer, others_informer
+from vnode.runtime.informer import Informer
 
 pytestmark = pytest.mark.looptime
 
@@ -85,3 +89,18 @@ async def test_large_changes_show_at_once_and_small_ones_within_half_a_minute() 
         await asyncio.sleep(1)
         assert view.sum_up() is None
         assert cpu() == "99500m"
+
+
+@pytest.mark.parametrize("made", [nodes_informer, lambda peer: others_informer(peer, "our-uid")])
+async def test_a_peer_that_refuses_once_it_is_back_ends_the_session(made: Callable[[Client], Informer]) -> None:
+    asked: list[int] = []
+
+    async def answer(*_: Any) -> Answer:
+        asked.append([503, 503, 401][len(asked)] if len(asked) < 3 else 403)
+        return Answer({"message": "no"}, asked[-1])
+
+    async with asyncio.timeout(60):
+        with pytest.raises(ExceptionGroup) as ended:
+            await made(Wire(answer)).run()
+    assert isinstance(ended.value.exceptions[0], Rejected)
+    assert asked == [503, 503, 401, 403]

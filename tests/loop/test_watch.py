@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.apiserver import Answer, Cut, Hang, answer, failure, line, soon, stream, talking
+from tests.apiserver import Answer, Cut, Hang, Request, answer, failure, line, soon, stream, talking
 from tests.builders import raw_pod
+from vnode.errors import Rejected, TooLong
+from vnode.kube import client as requests
 from vnode.kube import watch
 from vnode.kube.client import METADATA_LIST, PODS, Client
 from vnode.kube.objects import JsonDict
@@ -110,6 +112,51 @@ async def test_a_page_whose_token_is_too_old_starts_the_list_anew() -> None:
     script = [listed(item("a", 1), version=10, more="p2"), failure(410, "Expired"), listed(item("b", 2), version=20)]
     found, _ = await gaps(script, 1, 3)
     assert found == ["listed b at 20"]
+
+
+def large(count: int) -> Callable[[Request], Answer]:
+    """A server with objects of 1 kB, in pages."""
+
+    def page(request: Request) -> Answer:
+        since = int(request.params.get("continue", "0"))
+        until = since + int(request.params["limit"])
+        names = [f"p{number}" for number in range(since, min(until, count))]
+        items = [item(name, 1, annotations={"other": "x" * 1000}) for name in names]
+        return listed(*items, version=10, more=str(until) if until < count else "")
+
+    return page
+
+
+async def test_pages_get_smaller_where_objects_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_BODY", 100_000)
+    async with talking(large(260)) as (client, server):
+        found = await Source(client, PODS).list()
+    assert [kept.meta.name for kept in found.items] == [f"p{number}" for number in range(260)]
+    assert [request.params["limit"] for request in server.requests[:4]] == ["500", "250", "125", "62"]
+    assert {request.params["limit"] for request in server.requests[4:]} == {"62"}, "what failed once is not tried again"
+
+
+async def test_one_object_too_large_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_BODY", 900)
+    async with talking(large(9)) as (client, server):
+        with pytest.raises(TooLong):
+            await Source(client, PODS).list()
+    assert server.requests[-1].params["limit"] == "1"
+
+
+async def test_of_metadata_others_annotations_are_not_kept() -> None:
+    whole = item("a", 11, labels={"app": "web"}, annotations={"vnode.dev/origin-uid": "u", "other": "x" * 1000})
+    async with talking([listed(whole, version=11), stream(line("ADDED", whole), Hang)]) as (client, _):
+        events = follow(Source(client, PODS, metadata_only=True), Backoff())
+        async with aclosing(events):  # type: ignore[type-var]
+            first, second = await anext(events), await anext(events)
+    assert isinstance(first, Listed)
+    assert isinstance(second, Applied)
+    for kept in (first.items[0], second.item):
+        assert (kept.key, kept.uid, kept.version) == (("shop", "a"), whole["metadata"]["uid"], 11)
+        assert kept.meta.labels == {"app": "web"}
+        assert kept.meta.annotations == {"vnode.dev/origin-uid": "u"}
+        assert (kept.raw_spec, kept.raw_status) == (b"", b"")
 
 
 # --- the end of a watch ---
@@ -272,6 +319,14 @@ async def test_what_is_refused_is_asked_again_later(code: int) -> None:
     found, waits = await gaps([failure(code), listed(version=10)], 1, 2)
     assert found == ["listed  at 10"]
     assert waits[0] >= 0.1
+
+
+async def test_a_refusal_ends_what_is_optional_and_a_refused_credential_does_not() -> None:
+    script = [failure(503), failure(401), listed(version=10), failure(403)]
+    async with talking(script) as (client, server):
+        with pytest.raises(Rejected):
+            await heard(client, 9, lambda client: Source(client, PODS, optional=True))
+    assert len(server.requests) == 4
 
 
 # --- bytes ---

@@ -126,6 +126,22 @@ def test_a_deleted_home_namespace_takes_everything_at_the_peer_with_it(space: Sp
     eventually("no mirror is left", lambda: not space.mirrors())
 
 
+def test_a_namespace_handed_over_is_used_and_survives_its_home_namespace(space: Space) -> None:
+    node = space.home.get("Node", "", "edge-a")["metadata"]["annotations"]
+    labels = {names.ORIGIN: CLUSTER, names.ORIGIN_CLUSTER_UID: node[names.CLUSTER_UID], names.ORIGIN_NODE: "edge-a"}
+    marks = {"name": space.remote, "labels": labels, "annotations": {names.ORIGIN_NAMESPACE: space.name}}
+    space.peer.create({"kind": "Namespace", "metadata": marks})
+    space.peer.create(config_map("theirs", {"whose": "theirs"}), space.remote)
+    space.create(config_map("settings", {"a": "b"}), pod("guest", "edge-a", **ENV))
+    space.wait_ready("guest")
+    space.kubectl("delete", "namespace", space.name, "--timeout=60s")
+    eventually("ours has gone", lambda: not space.mirrors())
+    eventually("our copy too", lambda: space.peer.find("ConfigMap", space.remote, "settings") is None)
+    assert "deletionTimestamp" not in space.peer.get("Namespace", "", space.remote)["metadata"]
+    assert space.peer.get("ConfigMap", space.remote, "theirs")["data"] == {"whose": "theirs"}
+    space.peer.delete("Namespace", "", space.remote)
+
+
 def test_a_remote_namespace_with_others_pods_in_it_is_left(space: Space) -> None:
     space.create(pod("ours", "edge-a"))
     space.wait_ready("ours")

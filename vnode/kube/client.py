@@ -229,9 +229,7 @@ class Client:
                 timeout=aiohttp.ClientTimeout(total=None),
             )
         query = f"?{urlencode(params if isinstance(params, list) else dict(params))}" if params else ""
-        headers = {"Accept": accept, **connection.headers} | (
-            {"Content-Type": content_type} if data is not None else {}
-        )
+        headers = {"Accept": accept, **connection.headers} | ({"Content-Type": content_type} if data else {})
         try:
             return await self._session.request(
                 method,

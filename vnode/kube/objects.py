@@ -163,7 +163,7 @@ def parse_event(line: bytes) -> WatchEvent:
 def metadata_alone(item: Object) -> Object:
     """What those who follow metadata alone read: which object it is, in which version, its labels, our annotations.
 
-    Others' annotations can hold whole objects, a Secret's data too (`kubectl.kubernetes.io/last-applied-configuration`).
+    Others' annotations can hold whole objects, Secrets' data too (`kubectl.kubernetes.io/last-applied-configuration`).
     """
     meta = item.meta
     kept = Meta(

@@ -139,13 +139,15 @@ class KubeletServer:
     async def _accept(
         self, server: web.Server, listener: socket.socket, context: Current[ssl.SSLContext], group: asyncio.TaskGroup
     ) -> None:
-        """Take every connection, up to the limit, and begin its handshake. Not asyncio's server: it counts none of them."""
+        """Take connections, up to the limit, and begin their handshakes, which asyncio's own server would not count."""
         loop, full = asyncio.get_running_loop(), False
         listener.setblocking(False)
         while True:
             await asyncio.sleep(0)  # a full backlog must not keep the handshakes from their turn
             try:
                 connection, _ = await loop.sock_accept(listener)
+            except ConnectionAbortedError:
+                continue  # it is gone already
             except OSError as error:
                 log.warning("kubelet port cannot accept, will retry", extra={"error": str(error)})
                 await asyncio.sleep(ACCEPT_AGAIN_S)

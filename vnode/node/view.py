@@ -40,9 +40,10 @@ VERSION_LIMIT_S: Final = 5.0
 
 
 def nodes_informer(peer: Client) -> Informer:
-    """An informer of the peer's Nodes, as `PeerView` takes it. Its `run` ends with `Rejected` where they are refused:
+    """An informer of the peer's Nodes, as `PeerView` takes it.
 
-    a peer that was away when it was asked is found out so, and its session starts anew without them.
+    A refusal ends its `run` with `Rejected`: the peer was away when it was asked whether it allows this, and the
+    session is to start anew without.
     """
     return Informer("peer-nodes", Source(peer, NODES, optional=True), Store(slim_node))
 
@@ -51,7 +52,7 @@ def others_informer(peer: Client, cluster_uid: str) -> Informer:
     """An informer of the peer's running Pods but those of the home cluster `cluster_uid`, as `PeerView` takes it.
 
     The server leaves ours out, or each of them would come twice. It can leave out one label's value, not a pair of
-    two: of two virtual nodes on one peer cluster, neither sees the Pods of the other. A refusal ends `run`, as above.
+    two: of two virtual nodes on one peer cluster, neither sees the Pods of the other. A refusal ends its `run`, too.
     """
     selectors = {
         "labelSelector": f"{names.ORIGIN_CLUSTER_UID}!={cluster_uid}",

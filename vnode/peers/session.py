@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Final
 
 from vnode.config import PeerSpec
-from vnode.errors import ApiError, Rejected
-from vnode.kube.client import NODES, PODS, Client
+from vnode.errors import ApiError, Rejected, Unauthorized
+from vnode.kube.client import NODES, PODS, Client, Resource
 from vnode.kube.credentials import from_kubeconfig
 from vnode.kube.objects import Key, utc_now
 from vnode.kube.watch import Source
@@ -186,10 +186,11 @@ class Session:
 
     async def _make_node(self, group: asyncio.TaskGroup) -> NodeController:
         nodes = others = None
-        if await self._may_list_nodes():
+        if await self._may_list(NODES):
             nodes = nodes_informer(self._peer)
-            others = others_informer(self._peer, self._home.identity.cluster_uid)
-            for informer in (nodes, others):
+            if await self._may_list(PODS):
+                others = others_informer(self._peer, self._home.identity.cluster_uid)
+            for informer in filter(None, (nodes, others)):
                 group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
         return NodeController(
             home=self._home.client,
@@ -205,13 +206,15 @@ class Session:
             now=self._now,
         )
 
-    async def _may_list_nodes(self) -> bool:
+    async def _may_list(self, resource: Resource) -> bool:
         """A peer that does not answer is taken to allow it; should it refuse later, the session starts anew."""
         try:
             async with asyncio.timeout(ASK_LIMIT_S):
-                await self._peer.list_page(NODES, "", {"limit": "1"})
+                await self._peer.list_page(resource, "", {"limit": "1"})
+        except Unauthorized:
+            return True  # that is about the credential, which is being renewed
         except Rejected as error:
-            log.warning("peer nodes may not be listed, limits alone say what the node has", extra={"error": str(error)})
+            log.warning("capacity is not known from the peer", extra={"resource": resource.plural, "error": str(error)})
             return False
         except (ApiError, TimeoutError):
             return True
@@ -225,9 +228,9 @@ class Session:
     async def clear(self, say: Callable[[str], None]) -> None:
         """After a drain: wait until nothing of ours is left in our namespaces at the peer, then remove these too."""
         told = -1
-        while left := len(self._remote.store):
+        while left := sum(len(informer.store) for informer in self._filling[1:]):
             if left != told:
-                say(f"{self.spec.name}: {left} Pods still end at the peer")
+                say(f"{self.spec.name}: {left} objects still go at the peer")
                 told = left
             await asyncio.sleep(0.5)
         await self._namespaces.remove_all()
