@@ -92,6 +92,11 @@ async def kubelet(peer_handler: Handler, pods: Sequence[Bound] = ()) -> AsyncIte
         yield port
 
 
+def reports_of(at_peer: Client, pods: Sequence[Bound], metrics: Metrics) -> Reports:
+    """What the node `edge` tells of `pods`."""
+    return Reports("edge", lambda: pods, Stats(at_peer, "vnode.dev/node=edge", lambda: pods, utc_now), metrics)
+
+
 def trusting() -> ssl.SSLContext:
     """What takes every certificate."""
     trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -114,9 +119,7 @@ async def kubelet_of(at_peer: Client, metrics: Metrics, pods: Sequence[Bound] = 
             port=0,
             door=Door(at_home, "edge", ClientAuthority(at_home)),
             locate=lambda _, pod: Located(at_peer, Key("shop-home", pod), "u-1"),
-            reports=Reports(
-                "edge", lambda: pods, Stats(at_peer, "vnode.dev/node=edge", lambda: pods, utc_now), metrics
-            ),
+            reports=reports_of(at_peer, pods, metrics),
             certificate=ServingCertificate(at_home, "edge", ["127.0.0.1"]),
             metrics=metrics,
         )
