@@ -6,13 +6,16 @@ Rooms, top first; imports go down only (`lint-imports`), `|` are strangers:
         > runtime > kube > telemetry | names | errors
 
 Pure modules, which decide and do no I/O: kube.objects, kube.syntax, runtime.store, policy, schema, rules,
-node.{manifest,capacity,requests,patches}, pods.{fields,translate,changes,status,plan}, reflect.kinds.
+node.{manifest,capacity,images,requests,patches}, pods.{fields,translate,changes,status,plan}, reflect.kinds,
+kubelet.{exposition,measures,usage,usage_formats}.
 
 Walks:
 - Pod down: home watch -> kube.watch -> runtime.informer/store -> key -> queue -> pods.controller -> pods.plan
   -> pods.translate -> kube.client at the peer
 - status up: peer watch (our origin labels) -> the same queue, the same plan -> pods.status -> patch at home
 - log across: apiserver -> kubelet.server -> kubelet.auth -> Locate -> kubelet.logs -> kube.client.stream at the peer
+- usage: metrics-server -> kubelet.server -> kubelet.reports -> kubelet.stats (once in 10 s) -> the peer's metrics API
+  or its kubelets -> kubelet.measures -> kubelet.usage -> kubelet.usage_formats
 - heartbeat, two facts: node.heartbeat renews the Lease (vnode lives) and probes the peer (it can be reached)
 
 Field words: `local` is our cluster, `remote` the peer's; a mirror is the remote Pod that stands for a local one.

@@ -66,6 +66,8 @@ PEER: Final[tuple[Right, ...]] = (
     Right("pods/ephemeralcontainers", ("patch",), "kubectl debug", "kubectl debug"),
     Right("pods/resize", ("patch",), "in-place resize", "in-place resize"),
     Right("nodes", ("list", "watch"), "capacity", "capacity.limits alone say what the node has"),
+    Right("pods.metrics.k8s.io", ("list",), "kubectl top, autoscaling", "the nodes' kubelets are asked (nodes/proxy)"),
+    Right("nodes/proxy", ("get",), "usage and probe metrics", "kubectl top needs the peer's metrics API"),
 )
 
 

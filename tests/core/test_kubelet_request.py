@@ -18,6 +18,14 @@ SERVED = [
     ("POST", "/attach/shop/web.1/app", Call("attach", "shop", "web.1", "app")),
     ("POST", "/portForward/shop/web-1", Call("portForward", "shop", "web-1")),
     ("GET", "/portForward/shop/web-1/u-1", Call("portForward", "shop", "web-1", "", "u-1")),
+    ("GET", "/pods", Call("pods")),
+    ("GET", "/pods/", Call("pods")),
+    ("GET", "/runningpods/", Call("runningpods")),
+    ("GET", "/stats/summary", Call("stats/summary")),
+    ("POST", "/stats/summary/", Call("stats/summary")),
+    ("GET", "/metrics", Call("metrics")),
+    ("GET", "/metrics/resource", Call("metrics/resource")),
+    ("GET", "/configz", Call("configz")),
 ]
 
 TRICKS = [
@@ -58,14 +66,20 @@ def test_a_path_trick_is_refused_not_normalised(path: str) -> None:
     ("method", "path", "code", "allow"),
     [
         ("GET", "/", 404, ""),
-        ("GET", "/pods", 404, ""),
+        ("GET", "/pods/shop", 404, ""),
+        ("GET", "/stats", 404, ""),
+        ("GET", "/metrics/", 404, ""),
+        ("GET", "/metrics/other", 404, ""),
+        ("GET", "/allocatedPods", 404, ""),
         ("GET", "/healthz/", 404, ""),
         ("GET", "/containerLogs", 404, ""),
         ("GET", "/containerLogs/shop/web-1", 404, ""),
         ("GET", "/containerLogs/shop/web-1/app/", 404, ""),
         ("GET", "/containerLogs/shop/web-1/app/more", 404, ""),
         ("GET", "/containerlogs/shop/web-1/app", 404, ""),
-        ("POST", "/run/shop/web-1/app", 404, ""),
+        ("POST", "/run/shop/web-1/app", 405, ""),
+        ("POST", "/pods", 405, "GET"),
+        ("PUT", "/stats/summary", 405, "GET, POST"),
         ("POST", "/checkpoint/shop/web-1/app", 404, ""),
         ("POST", "/containerLogs/shop/web-1/app", 405, "GET"),
         ("HEAD", "/containerLogs/shop/web-1/app", 405, "GET"),
@@ -123,6 +137,7 @@ def test_rights_are_the_kubelets(method: str, path: str, wanted: list[tuple[str,
 def test_labels_of_metrics_are_bounded() -> None:
     assert label("/containerLogs/a/b/c") == "containerLogs"
     assert label("/healthz") == "healthz"
+    assert label("/metrics/resource") == "metrics/resource"
     assert {label(path) for path in ("/x/1", "/x/2", "", "//exec", "/%65xec/a/b/c")} == {"other"}
 
 

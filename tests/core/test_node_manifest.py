@@ -16,6 +16,7 @@ from vnode.kube.objects import JsonDict, Object, from_dict
 from vnode.node import patches
 from vnode.node.capacity import Capacity, PeerNode
 from vnode.node.heartbeat import failure
+from vnode.node.images import Image
 from vnode.node.manifest import (
     Condition,
     Identity,
@@ -152,7 +153,8 @@ def test_facts_are_the_majoritys_or_what_all_say() -> None:
 
 
 def test_facts_survive_in_the_node_while_the_peer_is_away() -> None:
-    facts = PeerFacts("v1.36.0", "linux", "arm64", "Debian", "6.1", "containerd://2", ("A",))
+    images = (Image(("b:1", "b@sha256:1"), 30), Image(("a:1",), 20))
+    facts = PeerFacts("v1.36.0", "linux", "arm64", "Debian", "6.1", "containerd://2", ("A",), images)
     assert shown_facts(from_dict(new_node("edge", wanted(facts=facts), NOW))) == facts
     assert shown_facts(from_dict({"metadata": {"name": "edge"}})) == PeerFacts()
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -15,12 +15,14 @@ from aiohttp import web
 
 from vnode.kube.client import Client
 from vnode.kube.credentials import Connection
-from vnode.kube.objects import Key
+from vnode.kube.objects import Key, utc_now
 from vnode.kubelet.auth import Door
 from vnode.kubelet.authority import ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate
-from vnode.kubelet.request import Located
+from vnode.kubelet.reports import Reports
+from vnode.kubelet.request import Bound, Located
 from vnode.kubelet.server import KubeletServer
+from vnode.kubelet.stats import Stats
 from vnode.telemetry.metrics import Metrics
 
 LOGS = "/containerLogs/shop/web-1/app"
@@ -84,10 +86,15 @@ class Kubelet:
 
 
 @contextlib.asynccontextmanager
-async def kubelet(peer_handler: Handler) -> AsyncIterator[Kubelet]:
+async def kubelet(peer_handler: Handler, pods: Sequence[Bound] = ()) -> AsyncIterator[Kubelet]:
     metrics = Metrics()
-    async with apiserver(peer_handler, metrics) as at_peer, kubelet_of(at_peer, metrics) as port:
+    async with apiserver(peer_handler, metrics) as at_peer, kubelet_of(at_peer, metrics, pods) as port:
         yield port
+
+
+def reports_of(at_peer: Client, pods: Sequence[Bound], metrics: Metrics) -> Reports:
+    """What the node `edge` tells of `pods`."""
+    return Reports("edge", lambda: pods, Stats(at_peer, "vnode.dev/node=edge", lambda: pods, utc_now), metrics)
 
 
 def trusting() -> ssl.SSLContext:
@@ -98,7 +105,7 @@ def trusting() -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def kubelet_of(at_peer: Client, metrics: Metrics) -> AsyncIterator[Kubelet]:
+async def kubelet_of(at_peer: Client, metrics: Metrics, pods: Sequence[Bound] = ()) -> AsyncIterator[Kubelet]:
     reviews, trust = list[str](), trusting()
     async with (
         apiserver(home(reviews), metrics) as at_home,
@@ -112,6 +119,7 @@ async def kubelet_of(at_peer: Client, metrics: Metrics) -> AsyncIterator[Kubelet
             port=0,
             door=Door(at_home, "edge", ClientAuthority(at_home)),
             locate=lambda _, pod: Located(at_peer, Key("shop-home", pod), "u-1"),
+            reports=reports_of(at_peer, pods, metrics),
             certificate=ServingCertificate(at_home, "edge", ["127.0.0.1"]),
             metrics=metrics,
         )

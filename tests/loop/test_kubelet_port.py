@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.loop.kubelet_port import LOGS, kubelet
+from tests.loop.kubelet_port import LOGS, kubelet, reports_of
 from tests.loop.wire import Answer, Wire
 from vnode.errors import VnodeError
 from vnode.kube.objects import Key
@@ -178,6 +178,7 @@ async def test_an_address_that_is_not_ours_is_told_in_one_line() -> None:
         port=0,
         door=Door(wire, "edge", ClientAuthority(wire)),
         locate=lambda _, pod: Located(wire, Key("shop-home", pod), "u-1"),
+        reports=reports_of(wire, (), Metrics()),
         certificate=ServingCertificate(wire, "edge", ["192.0.2.1"]),
         metrics=Metrics(),
     )

@@ -29,6 +29,7 @@ _GROUPS = {
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
     "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+    "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
 }
 _CLUSTER_WIDE = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding"}

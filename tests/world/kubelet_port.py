@@ -21,12 +21,14 @@ from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.pki import Pair
 from vnode.kube.client import Client
 from vnode.kube.credentials import from_kubeconfig
-from vnode.kube.objects import Key
+from vnode.kube.objects import Key, utc_now
 from vnode.kubelet.auth import Door
 from vnode.kubelet.authority import ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate
+from vnode.kubelet.reports import Reports
 from vnode.kubelet.request import Located
 from vnode.kubelet.server import KubeletServer
+from vnode.kubelet.stats import Stats
 from vnode.telemetry.metrics import Metrics
 
 NODE = "edge"
@@ -144,6 +146,7 @@ class Port:
             port=0,
             door=Door(home, NODE, self.authority),
             locate=locate,
+            reports=Reports(NODE, lambda: (), Stats(peer, "", lambda: (), utc_now), self.metrics),
             certificate=ServingCertificate(home, NODE, ["127.0.0.1"]),
             metrics=self.metrics,
         )

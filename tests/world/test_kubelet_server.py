@@ -176,7 +176,7 @@ def test_another_nodes_pod_is_not_found_and_path_tricks_lead_nowhere(world: Worl
         f"https://127.0.0.1{LOGS}",
     ):
         assert world.port.ask(path, token=token) == (400, "invalid path\n"), path
-    assert world.port.ask("/pods/", token=token) == (404, "404 page not found\n")
+    assert world.port.ask("/podz", token=token) == (404, "404 page not found\n")
     assert world.port.ask(f"{LOGS}?tailLines=x", token=token) == (400, '{"message": "Unable to decode query."}')
 
 

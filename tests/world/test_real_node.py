@@ -1,5 +1,6 @@
 """Pods that truly run: a peer with a real kubelet and containers, seen from home. Needs root and containerd."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -160,3 +161,29 @@ def test_a_real_pod_is_ready_at_home_only_while_it_is_at_the_peer(real_space: Sp
     space.create(pod("flips", NODE, containers=[container], terminationGracePeriodSeconds=0))
     space.wait_ready("flips", limit_s=60)
     eventually("it is not Ready any more", lambda: not is_ready(space.pod("flips")), 60)
+
+
+def test_the_node_reads_as_a_real_one(real_vnode: Vnode, home: Cluster, real_peer: Cluster) -> None:
+    assert real_vnode.nodes == [NODE]
+    real = real_peer.real_nodes[0].name
+    (wide,) = home.plane.kubectl("get", "node", NODE, "-o", "wide", "--no-headers").stdout.splitlines()
+    (real_wide,) = real_peer.plane.kubectl("get", "node", real, "-o", "wide", "--no-headers").stdout.splitlines()
+    ours, theirs = (re.split(" {2,}", line) for line in (wide, real_wide))
+    assert ours[1] == "Ready"
+    assert ours[4] == theirs[4]  # the version
+    assert ours[7:] == theirs[7:]  # system, kernel and container runtime
+    assert "<unknown>" not in wide
+
+    status, real_status = (
+        cluster.plane.get(f"/api/v1/nodes/{name}")["status"] for cluster, name in ((home, NODE), (real_peer, real))
+    )
+    assert {name for image in status["images"] for name in image["names"]} == {
+        name for image in real_status["images"] for name in image["names"]
+    }
+    assert status.keys() >= real_status.keys() - {"config", "features", "runtimeHandlers", "volumesInUse"}
+
+    described = home.plane.kubectl("describe", "node", NODE).stdout
+    real_described = real_peer.plane.kubectl("describe", "node", real).stdout
+    sections = re.compile(r"^([A-Z][A-Za-z- ]+):", re.M)
+    assert set(sections.findall(described)) >= set(sections.findall(real_described)) - {"PodCIDR", "PodCIDRs"}
+    assert "<unknown>" not in described

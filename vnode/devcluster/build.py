@@ -1,9 +1,9 @@
 """Find or build the binaries of a real cluster.
 
-No package registry ships a kube-apiserver, but the Go module proxy serves its source: two small Go modules
-(`gomod/kubernetes`, `gomod/kwok`) pin the versions and `go build` makes the real thing, once, into a cache that all
-checkouts and environments of a user share. Called by the demo and by the tests' session fixtures. It never writes into
-the installed package and downloads nothing but Go modules, by the go command itself.
+No package registry ships a kube-apiserver, but the Go module proxy serves its source: small Go modules
+(`gomod/kubernetes`, `gomod/kwok`, `gomod/metrics-server`) pin the versions and `go build` makes the real thing, once,
+into a cache that all checkouts and environments of a user share. Called by the demo and by the tests' session
+fixtures. It never writes into the installed package and downloads nothing but Go modules, by the go command itself.
 """
 
 import fcntl
@@ -24,6 +24,7 @@ from vnode.devcluster.errors import BuildError
 KUBERNETES = "1.37.2"
 ETCD = "3.7.0"
 KWOK = "0.8.0"
+METRICS_SERVER = "0.9.0"
 _GO = (1, 26)
 
 Say = Callable[[str], None]
@@ -68,6 +69,14 @@ _RECIPES: Mapping[str, _Recipe] = {
     "kube-controller-manager": _kube("kube-controller-manager", 60),
     "kubelet": _kube("kubelet", 45),
     "kwok": _Recipe("kwok", "sigs.k8s.io/kwok/cmd/kwok", "-s -w", ("--version",), r"\bv?0\.8\.", 125),
+    "metrics-server": _Recipe(
+        "metrics-server",
+        "sigs.k8s.io/metrics-server/cmd/metrics-server",
+        f"-s -w -X k8s.io/client-go/pkg/version.gitVersion=v{METRICS_SERVER}",
+        ("--version",),
+        r"^v0\.9\.",
+        150,
+    ),
 }
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
@@ -95,6 +104,13 @@ def binary_dir() -> Path:
     return cache_dir() / "bin" / f"k8s-{KUBERNETES}-etcd-{ETCD}-kwok-{KWOK}"
 
 
+def _place(name: str) -> Path:
+    """Where the built `name` is. metrics-server is apart: a new version of it must not have all the others rebuilt."""
+    if name == "metrics-server":
+        return cache_dir() / "bin" / f"metrics-server-{METRICS_SERVER}" / name
+    return binary_dir() / name
+
+
 def ensure_binaries(names: Iterable[str], say: Say) -> Binaries:
     """Every binary of `names`, from `KUBEBUILDER_ASSETS`, PATH or the cache, and built where none of them has it.
 
@@ -111,12 +127,12 @@ def ensure_binaries(names: Iterable[str], say: Say) -> Binaries:
             missing = [name for name in _RECIPES if name in wanted and name not in found and not _cached(name)]
             if missing:
                 _build(missing, say)
-        found |= {name: binary_dir() / name for name in wanted if name not in found}
+        found |= {name: _place(name) for name in wanted if name not in found}
     return Binaries(found)
 
 
 def _cached(name: str) -> Path | None:
-    path = binary_dir() / name
+    path = _place(name)
     return path if os.access(path, os.X_OK) else None
 
 
@@ -182,7 +198,7 @@ def _go_version(path: Path) -> tuple[int, int]:
 def _build(names: list[str], say: Say) -> None:
     go = find_go()
     estimate_s = sum(_RECIPES[name].seconds for name in names)
-    say(f"building {', '.join(names)} once into {binary_dir()}, about {_minutes(estimate_s)} on two cores")
+    say(f"building {', '.join(names)} once into {binary_dir().parent}, about {_minutes(estimate_s)} on two cores")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vnode-build-") as temporary:
         # go wants to write beside go.mod, and an installed package may be read-only: it works on a copy.
@@ -204,7 +220,9 @@ def _build(names: list[str], say: Say) -> None:
 def _build_one(go: Path, name: str, modules: Path, temporary: Path, progress: Callable[[float], None]) -> None:
     recipe = _RECIPES[name]
     # The new file appears under its name complete or not at all: whoever looks without the lock may run it at once.
-    unfinished = binary_dir() / f".{name}.{os.getpid()}"
+    place = _place(name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f".{name}.{os.getpid()}")
     argv = [str(go), "build", "-trimpath", "-ldflags", recipe.ldflags, "-o", str(unfinished), recipe.package]
     env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     log = temporary / f"{name}.log"
@@ -222,7 +240,7 @@ def _build_one(go: Path, name: str, modules: Path, temporary: Path, progress: Ca
         if process.returncode:
             tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-8:])
             raise BuildError(f"building {name} failed: {' '.join(argv)} ended with {process.returncode}:\n{tail}")
-        unfinished.rename(binary_dir() / name)
+        unfinished.rename(place)
     finally:
         unfinished.unlink(missing_ok=True)
 

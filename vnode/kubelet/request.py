@@ -2,24 +2,43 @@
 
 Paths are matched as they stand on the wire and never normalised: what holds an empty segment, `.`, `..` or a
 percent sign names nothing here, so no spelling leads to another Pod than the one that was authorised.
-Used by `server` (routes), `auth` (attributes), `logs` and `streams`.
+Used by `server` (routes), `auth` (attributes), `logs`, `streams` and `reports`.
 """
 
 import logging
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 from vnode.errors import VnodeError
 from vnode.kube.client import Client
-from vnode.kube.objects import Key
+from vnode.kube.objects import Key, Object
 
 log = logging.getLogger(__name__)
 
 _PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._-]+)+/?")
 _DISABLED: Final = {  # k8s.io/kubernetes v1.37 pkg/kubelet/server/server.go, getHandlerForDisabledEndpoint
+    "/run": "Debug endpoints are disabled.\n",
     "/logs": "logs endpoint is disabled.\n",
     "/debug/pprof": "profiling endpoint is disabled.\n",
     "/debug/flags/v": "flags endpoint is disabled.\n",
+}
+# What a kubelet tells of itself and all its Pods, as `reports` answers it. Those of go-restful may end with a slash.
+REPORTS: Final = frozenset(
+    {
+        "pods",
+        "runningpods",
+        "stats/summary",
+        "metrics",
+        "metrics/resource",
+        "metrics/probes",
+        "metrics/cadvisor",
+        "metrics/slis",
+        "configz",
+    }
+)
+_REPORT_PATHS: Final = {f"/{route}": route for route in REPORTS} | {
+    f"/{route}/": route for route in ("pods", "runningpods", "stats/summary")
 }
 _HEALTH: Final = {"/healthz", "/healthz/ping", "/healthz/log", "/healthz/syncloop"}
 
@@ -63,6 +82,20 @@ class Locate(Protocol):
         """None when no such Pod is bound to this node. Raises `NotStarted` when it is, and has no mirror (yet)."""
 
 
+class Bound(NamedTuple):
+    """A Pod bound to this node, and its mirror when it is there."""
+
+    local: Object
+    remote: Object | None
+
+
+class BoundPods(Protocol):
+    """All Pods of one virtual node; answers from memory."""
+
+    def __call__(self) -> Iterable[Bound]:
+        """To be consumed before the next await."""
+
+
 class Call(NamedTuple):
     """One served request. What a route has no use for is ""."""
 
@@ -80,6 +113,9 @@ def parse(method: str, path: str) -> Call:
     if path in _HEALTH:
         _allow(method, ("GET",))
         return Call("healthz")
+    if report := _REPORT_PATHS.get(path):
+        _allow(method, ("GET", "POST") if report == "stats/summary" else ("GET",))
+        return Call(report)
     for prefix, text in _DISABLED.items():
         if path == prefix or path.startswith(f"{prefix}/"):
             raise Refused(405, text)
@@ -93,6 +129,8 @@ def parse(method: str, path: str) -> Call:
 
 def label(path: str) -> str:
     """The bounded name of a path for metrics."""
+    if report := _REPORT_PATHS.get(path):
+        return report
     route = path[1:].partition("/")[0]
     return route if route in _SHAPES or route == "healthz" else "other"
 

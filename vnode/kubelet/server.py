@@ -24,7 +24,8 @@ from vnode.kubelet.auth import Door
 from vnode.kubelet.certificate import Chain, ServingCertificate
 from vnode.kubelet.current import Current
 from vnode.kubelet.logs import serve_logs
-from vnode.kubelet.request import Locate, Refused, find, label, parse
+from vnode.kubelet.reports import Reports
+from vnode.kubelet.request import REPORTS, Locate, Refused, find, label, parse
 from vnode.kubelet.streams import Streams
 from vnode.telemetry.metrics import Metrics
 
@@ -49,7 +50,8 @@ CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 class KubeletServer:
     """One node's kubelet port. Constructing opens nothing.
 
-    `address` is an IP to listen on, `port` 0 takes a free one. `locate` finds the Pods of this node, and of no other.
+    `address` is an IP to listen on, `port` 0 takes a free one. `locate` finds the Pods of this node, and of no other;
+    `reports` answers what is about all of them.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class KubeletServer:
         port: int,
         door: Door,
         locate: Locate,
+        reports: Reports,
         certificate: ServingCertificate,
         metrics: Metrics,
     ) -> None:
@@ -68,6 +71,7 @@ class KubeletServer:
         self._port = port
         self._door = door
         self._locate = locate
+        self._reports = reports
         self._certificate = certificate
         self._metrics = metrics
         self._streams = Streams()
@@ -206,6 +210,8 @@ class KubeletServer:
         match call.route:
             case "healthz":
                 return web.Response(text="ok")
+            case report if report in REPORTS:
+                return await self._reports.serve(request, report)
             case "containerLogs":
                 return await serve_logs(request, call, find(self._locate, call))
             case _:

@@ -13,6 +13,7 @@ import msgspec
 
 from vnode import names
 from vnode.kube.objects import Meta, Object, format_quantity, quantity
+from vnode.node.images import Image, images_json, read_images
 from vnode.node.requests import HUGE_PAGES, Amounts, added, read_share
 
 ALWAYS: Final = ("cpu", "memory", "pods", "ephemeral-storage")  # a Node without one of these counts as not ready
@@ -48,6 +49,7 @@ class PeerNode:
     allocatable: Amounts
     info: Mapping[str, str] = field(default_factory=dict)
     features: frozenset[str] = frozenset()
+    images: tuple[Image, ...] = ()
 
 
 def slim_node(node: Object) -> Object:
@@ -68,7 +70,7 @@ def slim_node(node: Object) -> Object:
     return Object(
         meta,
         msgspec.json.encode({key: spec.get(key) for key in ("unschedulable", "taints")}),
-        msgspec.json.encode({**kept, "conditions": ready}),
+        msgspec.json.encode({**kept, "conditions": ready, "images": images_json(read_images(status.get("images")))}),
     )
 
 
@@ -89,6 +91,7 @@ def peer_node(node: Object) -> PeerNode:
         _countable(status.get("allocatable")),
         status.get("nodeInfo") or {},
         frozenset(status.get("declaredFeatures") or ()),
+        read_images(status.get("images")),
     )
 
 

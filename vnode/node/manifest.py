@@ -16,6 +16,7 @@ from vnode import names
 from vnode.config import PeerSpec
 from vnode.kube.objects import JsonDict, Object, timestamp
 from vnode.node.capacity import Capacity, PeerNode
+from vnode.node.images import Image, common_images, images_json, read_images
 
 # Lets the apiserver hand WebSockets through to us; `kubelet.streams` wants them translated.
 _WITHHELD: Final = frozenset({"ExtendWebSocketsToKubelet"})
@@ -40,6 +41,7 @@ class PeerFacts:
     kernel_version: str = ""
     container_runtime: str = ""
     features: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def peer_facts(version: str, nodes: Iterable[PeerNode]) -> PeerFacts:
         all_say("kernelVersion"),
         all_say("containerRuntimeVersion"),
         tuple(sorted(frozenset.intersection(*(node.features for node in nodes)) - _WITHHELD)),
+        common_images(node.images for node in nodes),
     )
 
 
@@ -101,6 +104,7 @@ def shown_facts(node: Object) -> PeerFacts:
         info.get("kernelVersion", ""),
         info.get("containerRuntimeVersion", ""),
         tuple(status.get("declaredFeatures") or ()),
+        read_images(status.get("images")),
     )
 
 
@@ -142,6 +146,8 @@ def wanted_node(
         "nodeInfo": _node_info(spec, identity, facts),
         "declaredFeatures": list(facts.features),
     }
+    if facts.images:
+        status["images"] = images_json(facts.images)
     if port:
         status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
     annotations = {

@@ -47,8 +47,9 @@ def status_changes(node: Object, wanted: Wanted) -> JsonDict:
     for key in ("nodeInfo", "daemonEndpoints"):
         if not _within(wanted.status.get(key, {}), shown.get(key) or {}):
             patch[key] = wanted.status[key]
-    if wanted.status["declaredFeatures"] != (shown.get("declaredFeatures") or []):
-        patch["declaredFeatures"] = wanted.status["declaredFeatures"]
+    for key in ("declaredFeatures", "images"):
+        if key in wanted.status and wanted.status[key] != (shown.get(key) or []):
+            patch[key] = wanted.status[key]
     held = {condition["type"]: condition for condition in shown.get("conditions") or ()}
     conditions = [condition_json(condition, "", "") for condition in wanted.conditions]
     changed = [each for each in conditions if not _within(_untimed(each), held.get(each["type"], {}))]

@@ -20,8 +20,10 @@ from vnode.kube.watch import Source
 from vnode.kubelet.auth import Door
 from vnode.kubelet.authority import ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate
-from vnode.kubelet.request import Located, NotStarted
+from vnode.kubelet.reports import Reports
+from vnode.kubelet.request import Bound, Located, NotStarted
 from vnode.kubelet.server import KubeletServer
+from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
 from vnode.node.heartbeat import Verdict
 from vnode.node.manifest import Identity
@@ -132,6 +134,7 @@ class Session:
             port=0,
             door=Door(home.client, node, home.authority, now),
             locate=self._locate,
+            reports=Reports(node, self._bound, Stats(peer, route.selector, self._bound, now), metrics),
             certificate=ServingCertificate(home.client, node, [home.address], now),
             metrics=metrics,
         )
@@ -273,3 +276,6 @@ class Session:
         if place is None:
             raise NotStarted
         return Located(self._peer, place, local.uid)
+
+    def _bound(self) -> Iterable[Bound]:
+        return (Bound(local, remote) for local, remote in self._pods.pairs())

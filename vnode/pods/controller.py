@@ -6,7 +6,7 @@ stores at once: nothing is decided on what we ourselves have made old. Built by 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, Protocol
@@ -110,6 +110,11 @@ class PodController:
             return None
         mirror = self._mirrors.own(local)
         return (mirror.key if mirror else None), local
+
+    def pairs(self) -> Iterator[tuple[Object, Object | None]]:
+        """Every Pod of this node, with the mirror that stands for it and no other of its name."""
+        for local in self._local.store:
+            yield local, self._mirrors.own(local)
 
     def look_at(self, keys: Iterable[Key]) -> None:
         """Have these Pods looked at now."""
