@@ -4,15 +4,15 @@ Called by the demo and by the tests' fixtures, so that both have the same cluste
 """
 
 from pathlib import Path
-from typing import Self
 
 from vnode.devcluster.build import Binaries
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.kwok import Kwok
+from vnode.devcluster.processes import Startable
 from vnode.devcluster.realnode import RealNode
 
 
-class Cluster:
+class Cluster(Startable):
     """Cluster `name` below `directory`, with `simulated` KWOK nodes and `real` ones that run containers.
 
     `index` (0 to 63) must differ between clusters that know each other: their Services' and Pods' addresses follow
@@ -29,13 +29,6 @@ class Cluster:
         self.kwok = Kwok(self.plane)
         self.real_nodes = [RealNode(self.plane, f"{name}-real-{number}") for number in range(real)]
         self._simulated = simulated
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start everything and return when all nodes are Ready. Raises DevClusterError, with nothing left running."""

@@ -13,13 +13,13 @@ import urllib.request
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 from vnode.devcluster.build import Binaries
 from vnode.devcluster.components import KUBELET_CLIENT, Layout, flags, write_credentials
 from vnode.devcluster.errors import DevClusterError
 from vnode.devcluster.pki import Authority, write_kubeconfig
-from vnode.devcluster.processes import ProcessGroup, free_port, wait_until
+from vnode.devcluster.processes import ProcessGroup, Startable, free_port, wait_until
 
 # What lets the apiserver's own client reach every kubelet: in a cluster made by kubeadm it is an administrator.
 _KUBELET_API_BINDING = {
@@ -29,16 +29,6 @@ _KUBELET_API_BINDING = {
     "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
     "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": KUBELET_CLIENT}],
 }
-
-
-class Startable(Protocol):
-    """What `start_together` starts: a control plane, simulated nodes, a real node."""
-
-    def start(self) -> None:
-        """Return when it is ready."""
-
-    def stop(self) -> None:
-        """Leave nothing running."""
 
 
 def start_together(parts: Iterable[Startable]) -> None:
@@ -53,7 +43,7 @@ def start_together(parts: Iterable[Startable]) -> None:
         raise errors[0]
 
 
-class ControlPlane:
+class ControlPlane(Startable):
     """One control plane, its state below `directory`; `start` and `stop` it, or use it in a `with`.
 
     Distinct `service_cidr` (and `pod_cidr`, that nodes take their Pods' addresses from) tell clusters apart. With
@@ -98,13 +88,6 @@ class ControlPlane:
     def ca(self) -> Path:
         """The file with the cluster's CA certificate, which signs the apiserver, its clients and kubelets."""
         return self.directory / "ca.crt"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start everything and return when the cluster takes Pods. Raises DevClusterError."""

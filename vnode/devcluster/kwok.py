@@ -10,19 +10,18 @@ import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
 import yaml
 
 from vnode.devcluster.build import KUBERNETES
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.pki import write_kubeconfig
-from vnode.devcluster.processes import ProcessGroup, free_port, wait_until
+from vnode.devcluster.processes import ProcessGroup, Startable, free_port, wait_until
 
 _STAGES = Path(__file__).with_name("stages.yaml")
 
 
-class Kwok:
+class Kwok(Startable):
     """KWOK for one control plane, which must be ready when `start` is called."""
 
     def __init__(self, cluster: ControlPlane) -> None:
@@ -41,13 +40,6 @@ class Kwok:
     def previous_log_file(self) -> Path:
         """The same for `kubectl logs --previous`."""
         return self.directory / "container-previous.log"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start KWOK and return when it serves. Nodes and Pods made before are taken up."""

@@ -7,11 +7,11 @@ nothing here routes to Services. Called by tests.
 
 import base64
 import json
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.pki import write_kubeconfig
-from vnode.devcluster.processes import ProcessGroup, free_port, wait_until
+from vnode.devcluster.processes import ProcessGroup, Startable, free_port, wait_until
 
 _NAME: Final = "metrics-server"
 _NAMESPACE: Final = "kube-system"
@@ -19,7 +19,7 @@ _RBAC: Final = "rbac.authorization.k8s.io"
 RESOLUTION_S: Final = 10  # the least it takes
 
 
-class MetricsServer:
+class MetricsServer(Startable):
     """metrics-server for `cluster`, which must be ready when `start` is called."""
 
     def __init__(self, cluster: ControlPlane) -> None:
@@ -27,13 +27,6 @@ class MetricsServer:
         self.directory = cluster.directory / _NAME
         self.processes = ProcessGroup(self.directory)
         self._port = free_port()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and return when the apiserver serves its API; numbers come after two scrapes. DevClusterError."""

@@ -6,6 +6,7 @@ hold: the moment we are gone, however we went, its read ends and it kills its gr
 controlplane, kwok, realnode and demo.
 """
 
+import abc
 import os
 import random
 import signal
@@ -15,10 +16,30 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from vnode.devcluster.errors import DevClusterError
 
 _LEADER = ("/bin/sh", "-c", "trap '' TERM INT HUP; read _; kill -KILL 0")
+
+
+class Startable(abc.ABC):
+    """Something of a lab that is started and stopped; as a context manager for the length of the block."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start it and return when it works. Raises DevClusterError."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """End it, whatever state it is in."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 class ProcessGroup:

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Self
 
 import yaml
 
@@ -21,7 +20,7 @@ from vnode.devcluster import images
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.errors import DevClusterError
 from vnode.devcluster.pki import write_kubeconfig
-from vnode.devcluster.processes import ProcessGroup, free_port, wait_until
+from vnode.devcluster.processes import ProcessGroup, Startable, free_port, wait_until
 
 _CNI_BINARIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -46,7 +45,7 @@ def available() -> str | None:
     return None
 
 
-class RealNode:
+class RealNode(Startable):
     """One node named `name` of a control plane that is ready; its files go below the cluster's directory."""
 
     def __init__(self, cluster: ControlPlane, name: str = "real-0") -> None:
@@ -56,13 +55,6 @@ class RealNode:
         self.processes = ProcessGroup(self.directory)
         self._janitor: subprocess.Popen[bytes] | None = None
         self._janitor_argv: list[str | Path] = []
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start containerd and the kubelet and return when the Node is Ready. Raises DevClusterError."""
