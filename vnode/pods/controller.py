@@ -168,13 +168,20 @@ class PodController:
         if action is None:
             self._changed_at.pop(key, None)
             return None
-        if local is not None and remote is None and self._unclear(local, action) and await self._mirrors.find(local):
-            return 0.0
+        if local is not None and remote is None and await self._may_be_there(local, action):
+            return None
         return await self._carry_out(action, key, local)
 
-    def _unclear(self, local: Object, action: Action) -> bool:
-        """True when a Pod is to be ended or let go whose mirror we have not seen leave: it may be there unlabelled."""
-        return isinstance(action, WriteStatus | ReleaseLocal) and started(local) and not self._mirrors.left(local.key)
+    async def _may_be_there(self, local: Object, action: Action) -> bool:
+        """True when `action` would end, or let go, a Pod whose mirror may be there after all.
+
+        It has not been seen to leave, and our view is old (the next list has everything looked at again) or the peer
+        has it, without its labels perhaps.
+        """
+        ends = isinstance(action, WriteStatus | ReleaseLocal) and started(local)
+        if not ends or self._mirrors.left(local.key):
+            return False
+        return not self._remote.current or await self._mirrors.find(local)
 
     async def _only_delete(self, local: Object, remote: Object) -> None:
         """While the peer is away our view of it is old: home's status is left as node lifecycle makes it.

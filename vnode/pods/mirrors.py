@@ -104,7 +104,9 @@ class Mirrors:
             found = parse_object(await self._peer.patch(PODS, place, patch, STRATEGIC_PATCH))
             log.warning("mirror had lost its labels", extra={"namespace": place.namespace, "pod": place.name})
         self._remote.learn(found)
-        return self._remote.store.get(place) is not None
+        if self._remote.store.get(place) is None:
+            self._remote.refresh()  # it is there, and the store has it that it is not: list anew
+        return True
 
     def left(self, key: Key) -> bool:
         """True when the Pod's own mirror was seen to leave, or to end, before it went: then it is truly gone."""
