@@ -60,7 +60,7 @@ class App:
         self._authority = ClientAuthority(self.client, settings.kubelet.client_ca)
         self._admin = AdminServer(self.metrics, admin_address, admin_port, self._unready)
         self.sessions: dict[str, Session] = {}
-        self._all_work = asyncio.Event()
+        self._working = {spec.name: asyncio.Event() for spec in settings.peers}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve every peer until `stop` is set; then mark the Nodes, and leave them and the mirrors there."""
@@ -72,25 +72,35 @@ class App:
     async def run_and_remove(self, stop: asyncio.Event, say: Callable[[str], None], limit_s: float) -> None:
         """Serve every peer until `stop` is set; then drain and remove the Nodes and what is ours at the peers.
 
-        Raises `VnodeError` when a Node cannot be removed within `limit_s` seconds.
+        A peer that is away keeps no other Node from going. Raises `VnodeError`, a line for each Node that could not be
+        removed within `limit_s` seconds.
         """
         async with self._running():
             await stop.wait()
-            async with asyncio.timeout(limit_s):
-                await self._all_work.wait()
             async with asyncio.TaskGroup() as group:
-                for session in self.sessions.values():
-                    group.create_task(self._remove(session, say, limit_s), name=f"{session.spec.name}/remove")
+                removals = [
+                    group.create_task(self._remove(spec, say, limit_s), name=f"{spec.name}/remove")
+                    for spec in self._settings.peers
+                ]
+            if problems := [problem for removal in removals if (problem := removal.result())]:
+                raise VnodeError("\n".join(problems))
 
-    async def _remove(self, session: Session, say: Callable[[str], None], limit_s: float) -> None:
-        identity = (await self._home()).identity
-        await drain_and_remove(self.client, session.spec.node_name, identity, say, limit_s)
+    async def _remove(self, spec: PeerSpec, say: Callable[[str], None], limit_s: float) -> str:
+        """Remove one Node; why it did not succeed, "" when it did."""
         try:
             async with asyncio.timeout(limit_s):
-                await session.clear(say)
-        except TimeoutError as error:
-            message = f"{session.spec.name}: what is ours at the peer did not go within {limit_s:.0f} s"
-            raise VnodeError(message) from error
+                await self._working[spec.name].wait()
+                identity = (await self._home()).identity
+                await drain_and_remove(self.client, spec.node_name, identity, say, limit_s)
+                await self.sessions[spec.name].clear(say)
+        except VnodeError as error:
+            return f"{spec.node_name}: {error}"
+        except TimeoutError:
+            if not self._working[spec.name].is_set():
+                told = f"peer {spec.name} did not answer within {limit_s:.0f} s"
+                return f"{spec.node_name}: {told}; if it is gone for good, deploy/README.md says what to do"
+            return f"{spec.node_name}: what is ours at the peer did not go within {limit_s:.0f} s; run it again"
+        return ""
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
@@ -117,8 +127,13 @@ class App:
 
     def _starter(self, spec: PeerSpec, home: Home) -> Callable[[], Coroutine[Any, Any, None]]:
         async def start() -> None:
-            session = self.sessions[spec.name] = Session(spec, home, self.metrics, self._check, self._now)
-            await session.run()
+            session = Session(spec, home, self.metrics, lambda: self._works(spec.name), self._now)
+            self.sessions[spec.name] = session
+            try:
+                await session.run()
+            finally:
+                self._working[spec.name].clear()
+                gc.unfreeze()  # what `_freeze` took away may be this session's by now: let it be collected
 
         return start
 
@@ -164,13 +179,13 @@ class App:
 
     async def _freeze(self) -> None:
         """Once everything is synced take what lives for ever out of the garbage collector's sight."""
-        await self._all_work.wait()
+        for working in self._working.values():
+            await working.wait()
         gc.collect()
         gc.freeze()
 
-    def _check(self) -> None:
-        if not self._unready():
-            self._all_work.set()
+    def _works(self, peer: str) -> None:
+        self._working[peer].set()
 
     def _unready(self) -> list[str]:
         shared = (self._namespaces, *self._reflected.values())

@@ -53,6 +53,8 @@ def main() -> None:
         _fail(str(error), 2)
     except VnodeError as error:
         _fail(str(error), 1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _fail("interrupted", 130)
     except ExceptionGroup as group:  # of the tasks that ran; one that holds a bug keeps its traceback
         foreseen, bugs = group.split(VnodeError)
         if foreseen is None or bugs is not None:
@@ -168,7 +170,7 @@ def remove(
     context: HomeContext = "",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for evicted Pods to end.")] = 600,
 ) -> None:
-    """Drain a virtual Node and remove it: its Pods are evicted, what is at the peer goes, then the Node goes.
+    """Drain a virtual Node and remove it: its Pods are evicted, the Node goes, and what is left at the peer.
 
     Run it when no `vnode run` serves the node any more (stop it, or take the peer out of its configuration first).
     """
@@ -222,8 +224,16 @@ def _tell(message: str) -> None:
 
 
 async def _until_signal(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    stop = asyncio.Event()
+    """The first signal stops in good order; a second one ends it at once."""
+    stop, task = asyncio.Event(), asyncio.current_task()
+    assert task is not None
+
+    def signalled() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, signalled)
     await run(stop)

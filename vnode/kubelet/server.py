@@ -26,6 +26,7 @@ from vnode.kubelet.current import Current
 from vnode.kubelet.logs import serve_logs
 from vnode.kubelet.reports import Reports
 from vnode.kubelet.request import REPORTS, Locate, Refused, find, label, parse
+from vnode.kubelet.splice import cut
 from vnode.kubelet.streams import Streams
 from vnode.telemetry.metrics import Metrics
 
@@ -249,7 +250,7 @@ async def _end(server: web.Server) -> None:
     await server.shutdown(CLOSE_LIMIT_S)
     for transport in transports:
         if transport is not None:
-            transport.abort()  # do not wait for the other end's goodbye
+            cut(transport)
     await asyncio.sleep(0)
 
 

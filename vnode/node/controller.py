@@ -91,6 +91,12 @@ class NodeController:
         node = self._own.store.get(Key("", self.name))
         return node.uid if node is not None and self._is_ours(node) else ""
 
+    @property
+    def leaving(self) -> bool:
+        """True once somebody takes the Node out for good."""
+        node = self._own.store.get(Key("", self.name))
+        return self._removed or (node is not None and names.REMOVING in node.meta.annotations)
+
     async def registered(self) -> None:
         """Wait until there is a Node of that name and it is ours: only then are its Pods ours, too."""
         await self._registered.wait()

@@ -15,7 +15,7 @@ from vnode.config import PeerSpec
 from vnode.errors import ApiError, Rejected, Unauthorized
 from vnode.kube.client import NODES, PODS, Client, Resource
 from vnode.kube.credentials import from_kubeconfig
-from vnode.kube.objects import Key, utc_now
+from vnode.kube.objects import Key, Object, utc_now
 from vnode.kube.watch import Source
 from vnode.kubelet.auth import Door
 from vnode.kubelet.authority import ClientAuthority
@@ -118,7 +118,8 @@ class Session:
             route=route,
             view=View(home.address, show_pod_ips=spec.network.podIPs == "flat"),
             offloads=self._offloads,
-            serves=lambda: self._node is not None and bool(self._node.uid),
+            serves=lambda: self._node is not None and not self._node.problem,
+            accepts=lambda: self._node is not None and not self._node.leaving,
             surroundings=_Surroundings(self._namespaces, self._reflector),
             recorder=self._recorder,
             metrics=metrics,
@@ -139,6 +140,7 @@ class Session:
             metrics=metrics,
         )
         self._filling = [self._local, self._remote, *reflected.values()]
+        self._of_peer = self._filling[1:]
 
     @property
     def unready(self) -> list[str]:
@@ -190,7 +192,8 @@ class Session:
             nodes = nodes_informer(self._peer)
             if await self._may_list(PODS):
                 others = others_informer(self._peer, self._home.identity.cluster_uid)
-            for informer in filter(None, (nodes, others)):
+            self._of_peer = [*self._filling[1:], *filter(None, (nodes, others))]
+            for informer in self._of_peer[len(self._filling) - 1 :]:
                 group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
         return NodeController(
             home=self._home.client,
@@ -233,15 +236,17 @@ class Session:
                 say(f"{self.spec.name}: {left} objects still go at the peer")
                 told = left
             await asyncio.sleep(0.5)
+            await self._reflector.remove_strays(self._remote.store)
         await self._namespaces.remove_all()
 
     def _peer_changed(self, verdict: Verdict) -> None:
+        for informer in self._of_peer:
+            if not verdict.up:
+                informer.doubt()
+            elif not informer.current:
+                informer.refresh()
         if not verdict.up:
-            self._remote.doubt()
-        if not verdict.up or self._remote.current:
             return
-        for informer in self._filling[1:]:
-            informer.refresh()
         # What waits for its next try need not wait any longer.
         self._pods.controller.queue.hurry()
         self._reflector.controller.queue.hurry()
@@ -250,12 +255,20 @@ class Session:
         """Remove remote namespaces when their home namespace goes; at the start, those that went while we were away."""
         gone = asyncio.Event()
         gone.set()
-        unsubscribe = self._home.namespaces.on_change(lambda _key, _before, now: None if now else gone.set())
+
+        def changed(key: Key, before: Object | None, now: Object | None) -> None:
+            if now is None:
+                gone.set()
+            elif before is None or before.meta.labels != now.meta.labels:
+                self._pods.wake(key.name)
+
+        unsubscribe = self._home.namespaces.on_change(changed)
         try:
             while True:
                 await gone.wait()
                 gone.clear()
                 try:
+                    await self._reflector.remove_strays(self._remote.store)
                     await self._namespaces.sweep()
                 except ApiError as error:
                     log.info("namespaces not swept, will retry", extra={"error": str(error)})

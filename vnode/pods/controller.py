@@ -48,7 +48,8 @@ class Surroundings(Protocol):
 class PodController:
     """`local` follows the Pods bound to our node, `remote` our objects at the peer.
 
-    `serves` is True while the Node of our name is ours: else its Pods are somebody else's, and none is touched.
+    `serves` is False while the Node of our name is not ours: its Pods are somebody else's, and none is touched.
+    `accepts` is False once the Node is being taken out: what is there is brought to its end, nothing new is begun.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class PodController:
         view: View,
         offloads: Callable[[str], bool],
         serves: Callable[[], bool],
+        accepts: Callable[[], bool],
         surroundings: Surroundings,
         recorder: Recorder,
         metrics: Metrics,
@@ -75,6 +77,7 @@ class PodController:
         self._view = view
         self._offloads = offloads
         self._serves = serves
+        self._accepts = accepts
         self._surroundings = surroundings
         self._recorder = recorder
         self._now = now
@@ -92,7 +95,7 @@ class PodController:
         metrics.pods.labels(peer.side, "peer").set_function(lambda: len(remote.store))
         local.on_change(self._local_changed)
         remote.on_change(self._remote_changed)
-        remote.on_listed(lambda: self.look_at([pod.key for pod in local.store]))
+        remote.on_listed(lambda: self.controller.queue.add_all(pod.key for pod in local.store))
 
     def begin(self) -> None:
         """Say what every Pod needs, before the first is looked at: what nobody needs is removed at the peer."""
@@ -117,9 +120,12 @@ class PodController:
             yield local, self._mirrors.own(local)
 
     def look_at(self, keys: Iterable[Key]) -> None:
-        """Have these Pods looked at now."""
-        for key in keys:
-            self.controller.queue.add(key)
+        """Have those of these Pods looked at that wait for a mirror."""
+        self.controller.queue.add_all(key for key in keys if key not in self._mirrors)
+
+    def wake(self, namespace: str) -> None:
+        """The namespace's labels are others now: it may be offloaded where it was not."""
+        self.look_at([local.key for local in self._local.store if local.meta.namespace == namespace])
 
     def _local_changed(self, key: Key, before: Object | None, now: Object | None) -> None:
         if now is None:
@@ -151,16 +157,17 @@ class PodController:
     async def _reconcile(self, key: Key) -> float | None:
         if not self._serves():
             return REJECTED_RETRY_S  # the Node of our name is not ours: nor are its Pods
-        local = self._local.store.get(key)
         if key in self._uncertain:
             await self._mirrors.look(key)
             self._uncertain.discard(key)
+        local = self._local.store.get(key)
         remote, others = self._mirrors.of(key, local)
         for other in others:
             if not other.leaving:
                 # A copy of the mirror, made by hand or by a backup, is not asked for at home: it claims what is there.
                 copy = remote is not None and origin(other) == origin(remote)
                 await self._mirrors.delete(DeleteRemote(other.key, other.uid, orphan=not copy), key)
+                return 0.0  # both sides may have changed meanwhile
         if local is not None and remote is not None and not self._remote.current:
             await self._only_delete(local, remote)
             return None
@@ -179,7 +186,7 @@ class PodController:
         has it, without its labels perhaps.
         """
         ends = isinstance(action, WriteStatus | ReleaseLocal) and started(local)
-        if not ends or self._mirrors.left(local.key):
+        if not ends or self._mirrors.left(local):
             return False
         return not self._remote.current or await self._mirrors.find(local)
 
@@ -227,9 +234,12 @@ class PodController:
 
     async def _create(self, manifest: Json, local: Object) -> float | None:
         namespace = local.meta.namespace
+        if not self._accepts():
+            return None  # the Node is being taken out: its Pods are somebody's to delete
         if not self._offloads(namespace):
             message = f"namespace {namespace} is not selected for offloading to {self._peer.side}"
-            return await self._refuse(local, names.NAMESPACE_NOT_OFFLOADED, message)
+            await self._refuse(local, names.NAMESPACE_NOT_OFFLOADED, message)
+            return None  # a change of the namespace brings us back (`wake`)
         needs = references(manifest["spec"])
         self._surroundings.use(local.key, needs)
         try:
@@ -241,6 +251,9 @@ class PodController:
         required = [f'{reference.kind} "{reference.name}"' for reference in missing if not reference.optional]
         if required:
             return await self._refuse(local, names.REFERENCE_NOT_FOUND, f"{', '.join(required)} not found")
+        now = self._local.store.get(local.key)
+        if now is None or now.uid != local.uid or now.leaving:
+            return 0.0  # it went while we prepared
         try:
             answer = await self._peer.create(PODS, manifest["metadata"]["namespace"], manifest)
         except NotFound:
@@ -257,7 +270,7 @@ class PodController:
         except (Unavailable, TimeoutError):
             self._uncertain.add(local.key)
             raise
-        self._remote.learn(parse_object(answer))
+        self._mirrors.take(parse_object(answer))
         self._refusals.pop(local.key, None)
         if (bound_at := self._bound_at.pop(local.key, None)) is not None:
             self._hop_down.observe(asyncio.get_running_loop().time() - bound_at)
@@ -276,10 +289,9 @@ class PodController:
 
     async def _refuse(self, local: Object, reason: str, message: str) -> float:
         """Tell the user, on the Pod's condition and by an Event; look again later, for not every cure is an event."""
-        regarding = Regarding("Pod", local.key, local.uid)
-        self._recorder.event(regarding, "Warning", reason, message)
         patch = remote_condition_patch(local, reason, message, self._now())
         if patch is not None:
+            self._recorder.event(Regarding("Pod", local.key, local.uid), "Warning", reason, message)
             await self._write_status(local, patch)
         tries = self._refusals[local.key] = self._refusals.get(local.key, -1) + 1
         return float(min(REFUSED_CAP_S, REJECTED_RETRY_S * 2 ** min(tries, 10)))

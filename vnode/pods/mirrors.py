@@ -87,7 +87,17 @@ class Mirrors:
         except NotFound:
             return
         if self._route.owns(found):
-            self._remote.learn(found)
+            self.take(found)
+
+    def take(self, found: Object) -> None:
+        """Take in what the peer has just answered with.
+
+        If the store will not have it, it has seen newer versions than the server has now (restored from a backup):
+        what follows from there would never be heard, so everything is listed anew.
+        """
+        self._remote.learn(found)
+        if self._remote.store.get(found.key) is None and self._remote.current:
+            self._remote.refresh()
 
     async def find(self, local: Object) -> bool:
         """Look where the lost mirror of `local` was; True when it is there after all. It gets lost labels back."""
@@ -103,15 +113,13 @@ class Mirrors:
             patch = {"metadata": {"uid": found.uid, "labels": self._route.labels}}
             found = parse_object(await self._peer.patch(PODS, place, patch, STRATEGIC_PATCH))
             log.warning("mirror had lost its labels", extra={"namespace": place.namespace, "pod": place.name})
-        self._remote.learn(found)
-        if self._remote.store.get(place) is None:
-            self._remote.refresh()  # it is there, and the store has it that it is not: list anew
+        self.take(found)
         return True
 
-    def left(self, key: Key) -> bool:
+    def left(self, local: Object) -> bool:
         """True when the Pod's own mirror was seen to leave, or to end, before it went: then it is truly gone."""
-        lost = self._lost.get(key)
-        return lost is not None and (lost.leaving or done(lost))
+        lost = self._lost.get(local.key)
+        return lost is not None and origin(lost) == local.uid and (lost.leaving or done(lost))
 
     async def delete(self, action: DeleteRemote, key: Key) -> None:
         """Carry a deletion out. Raises `Conflict` when it must be thought over."""

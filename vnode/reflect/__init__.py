@@ -1,1 +1,1 @@
-"""Objects that Pods at the peer refer to, kept equal to home's for as long as something there needs them."""
+"""What Pods at the peer refer to: copied, and copied again when home's changes, while something there needs it."""

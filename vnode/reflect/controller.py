@@ -85,6 +85,16 @@ class Reflector:
         else:
             self._uses.pop(pod, None)
 
+    async def remove_strays(self, mirrors: Iterable[Object]) -> None:
+        """Remove copies from where they belong no more (the namespace's remote name was changed) and no mirror is."""
+        used = {mirror.meta.namespace for mirror in mirrors}
+        for kind, informer in self._remote.items():
+            for copy in list(informer.store):
+                place = self._route.remote_namespace(copy.meta.annotations.get(names.ORIGIN_NAMESPACE, ""))
+                if copy.meta.namespace not in (place, *used) and not copy.leaving:
+                    with suppress(NotFound, Conflict):
+                        await self._peer.delete(KINDS[kind], copy.key, uid=copy.uid)
+
     async def ensure(self, namespace: str, references: Iterable[Reference]) -> list[Reference]:
         """Have everything referred to at the peer, in home's newest version; what home itself lacks is returned.
 
@@ -148,9 +158,11 @@ class Reflector:
     async def _write(self, ref: Ref) -> None:
         resource = KINDS[ref.kind]
         try:
-            local = msgspec.json.decode(await self._home.get(resource, Key(ref.namespace, ref.name)))
+            answer = await self._home.get(resource, Key(ref.namespace, ref.name))
         except NotFound:
             return  # the watch will say so, too
+        self._local[ref.kind].learn(parse_object(answer))  # its watch may be behind: what we copy is what we know
+        local = msgspec.json.decode(answer)
         manifest = remote_object(ref.kind, local, self._route)
         await self._namespaces.ensure(ref.namespace)
         key = Key(manifest["metadata"]["namespace"], ref.name)

@@ -7,7 +7,7 @@ added while it is being worked on comes back after. Nothing is ever given up; on
 import asyncio
 import random
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -39,6 +39,11 @@ class WorkQueue(Generic[K]):
             self._dirty.add(key)
             if key not in self._busy:
                 self._offer(key)
+
+    def add_all(self, keys: Iterable[K]) -> None:
+        """Have all of them looked at as soon as workers are free."""
+        for key in list(keys):
+            self.add(key)
 
     def add_after(self, key: K, delay_s: float) -> None:
         """Have `key` looked at in `delay_s`; of two appointments the earlier one stands."""
