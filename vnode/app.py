@@ -86,20 +86,20 @@ class App:
                 raise VnodeError("\n".join(problems))
 
     async def _remove(self, spec: PeerSpec, say: Callable[[str], None], limit_s: float) -> str:
-        """Remove one Node; why it did not succeed, "" when it did."""
+        """Remove one Node, with `limit_s` for each step; why it did not succeed, "" when it did."""
+        problem = f"peer {spec.name} did not answer; if it is gone for good, deploy/README.md says what to do"
         try:
             async with asyncio.timeout(limit_s):
                 await self._working[spec.name].wait()
                 identity = (await self._home()).identity
-                await drain_and_remove(self.client, spec.node_name, identity, say, limit_s)
+            await drain_and_remove(self.client, spec.node_name, identity, say, limit_s)
+            problem = "what is ours at the peer did not go; run it again"
+            async with asyncio.timeout(limit_s):
                 await self.sessions[spec.name].clear(say)
         except VnodeError as error:
             return f"{spec.node_name}: {error}"
         except TimeoutError:
-            if not self._working[spec.name].is_set():
-                told = f"peer {spec.name} did not answer within {limit_s:.0f} s"
-                return f"{spec.node_name}: {told}; if it is gone for good, deploy/README.md says what to do"
-            return f"{spec.node_name}: what is ours at the peer did not go within {limit_s:.0f} s; run it again"
+            return f"{spec.node_name}: after {limit_s:.0f} s {problem}"
         return ""
 
     @contextlib.asynccontextmanager

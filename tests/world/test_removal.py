@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from tests.expect import eventually
-from tests.world.manifests import config_map, deployment, pod
+from tests.world.manifests import config_map, deployment, pod, template
 from tests.world.test_references import ENV
-from tests.world.vnodes import Space, Vnode, peer_config, run_cli
+from tests.world.vnodes import Space, Vnode, is_ready, peer_config, run_cli
 from vnode import names
 from vnode.devcluster.cluster import Cluster
 
@@ -60,6 +60,21 @@ def test_vnode_remove_honours_budgets_and_says_what_is_in_the_way(
     assert set(space.wait_one_to_one(1)) == set(before)
     space.home.delete("PodDisruptionBudget", space.name, "web")
     assert run_cli(*arguments).returncode == 0
+    _nothing_left(space)
+
+
+def test_a_daemon_set_whose_pods_come_back_at_once_does_not_hold_the_removal(
+    own_vnode: Make, new_space: NewSpace, peer_a: Cluster
+) -> None:
+    alone = own_vnode(peer_config("daemons", peer_a)).start().wait_ready()
+    space = new_space(peer_a, "daemons")
+    spec = {"selector": {"matchLabels": {"app": "agent"}}, "template": template("agent", "daemons")}
+    space.create({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "agent"}, "spec": spec})
+    eventually("its Pod runs", lambda: [item for item in space.pods().values() if is_ready(item)])
+    alone.terminate()
+    arguments = ("remove", "daemons", "--config", alone.config, "--kubeconfig", space.home.plane.kubeconfig)
+    done = run_cli(*arguments, "--timeout", "100", limit_s=120)
+    assert (done.returncode, done.stderr) == (0, "")
     _nothing_left(space)
 
 

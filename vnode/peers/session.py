@@ -7,12 +7,13 @@ Inside a session any loss ends all (a Lease without a Pod loop is a lie); `app` 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from vnode.config import PeerSpec
-from vnode.errors import ApiError, Rejected, Unauthorized
+from vnode.errors import ApiError, Conflict, NotFound, Rejected, Unauthorized
 from vnode.kube.client import NODES, PODS, Client, Resource
 from vnode.kube.credentials import from_kubeconfig
 from vnode.kube.objects import Key, Object, utc_now
@@ -30,7 +31,7 @@ from vnode.node.manifest import Identity
 from vnode.node.view import nodes_informer, others_informer
 from vnode.pods.controller import PodController
 from vnode.pods.status import View
-from vnode.policy.route import Reference, Route
+from vnode.policy.route import Route
 from vnode.reflect.controller import Reflector
 from vnode.reflect.kinds import KINDS
 from vnode.reflect.namespaces import RemoteNamespaces
@@ -54,20 +55,6 @@ class Home:
     namespaces: Informer
     reflected: Mapping[str, Informer]
     authority: ClientAuthority
-
-
-class _Surroundings:
-    """A remote namespace and its reflected objects, as the Pod loop wants them."""
-
-    def __init__(self, namespaces: RemoteNamespaces, reflector: Reflector) -> None:
-        self._namespaces = namespaces
-        self._reflector = reflector
-        self.use = reflector.use
-        self.doubt = namespaces.doubt
-
-    async def prepare(self, namespace: str, wanted: Iterable[Reference]) -> list[Reference]:
-        await self._namespaces.ensure(namespace)
-        return await self._reflector.ensure(namespace, wanted)
 
 
 class Session:
@@ -120,7 +107,7 @@ class Session:
             offloads=self._offloads,
             serves=lambda: self._node is not None and not self._node.problem,
             accepts=lambda: self._node is not None and not self._node.leaving,
-            surroundings=_Surroundings(self._namespaces, self._reflector),
+            surroundings=self._reflector,
             recorder=self._recorder,
             metrics=metrics,
             now=now,
@@ -229,13 +216,20 @@ class Session:
             await self._node.stop(reason)
 
     async def clear(self, say: Callable[[str], None]) -> None:
-        """After a drain: wait until nothing of ours is left in our namespaces at the peer, then remove these too."""
+        """The Node being gone, wait until nothing of ours is left at the peer, then remove our namespaces there.
+
+        What a DaemonSet's controller put back while the Node was going is deleted at home, and so ends at the peer.
+        """
         told = -1
         while left := sum(len(informer.store) for informer in self._filling[1:]):
             if left != told:
                 say(f"{self.spec.name}: {left} objects still go at the peer")
                 told = left
             await asyncio.sleep(0.5)
+            for local in list(self._local.store):
+                if not local.leaving:
+                    with suppress(NotFound, Conflict):
+                        await self._home.client.delete(PODS, local.key, uid=local.uid)
             await self._reflector.remove_strays(self._remote.store)
         await self._namespaces.remove_all()
 

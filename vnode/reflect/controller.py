@@ -95,6 +95,15 @@ class Reflector:
                     with suppress(NotFound, Conflict):
                         await self._peer.delete(KINDS[kind], copy.key, uid=copy.uid)
 
+    async def prepare(self, namespace: str, wanted: Iterable[Reference]) -> list[Reference]:
+        """Have the remote namespace and, as `ensure`, what is wanted in it."""
+        await self._namespaces.ensure(namespace)
+        return await self.ensure(namespace, wanted)
+
+    def doubt(self, namespace: str) -> None:
+        """The peer says that the namespace is not there: look again next time."""
+        self._namespaces.doubt(namespace)
+
     async def ensure(self, namespace: str, references: Iterable[Reference]) -> list[Reference]:
         """Have everything referred to at the peer, in home's newest version; what home itself lacks is returned.
 
