@@ -6,7 +6,7 @@ Rooms, top first; imports go down only (`lint-imports`), `|` are strangers:
         > runtime > kube > telemetry | names | errors
 
 Pure modules, which decide and do no I/O: kube.objects, kube.syntax, runtime.store, policy, schema, rules,
-node.{manifest,capacity,images,requests,patches}, pods.{fields,translate,changes,status,plan}, reflect.kinds,
+node.{manifest,capacity,images,requests,patches}, pods.{fields,shape,translate,changes,status,plan}, reflect.kinds,
 kubelet.{exposition,measures,usage,usage_formats}.
 
 Walks:

@@ -64,7 +64,11 @@ class VnodeProcess:
         """Requests so far, by side, verb and resource."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as answer:
             text = answer.read().decode()
-        return Counter({f"{s} {verb} {resource}": int(float(n)) for _, resource, s, verb, n in _SAMPLE.findall(text)})
+        counts: Counter[str] = Counter()
+        for code, resource, side, verb, number in _SAMPLE.findall(text):
+            refused = "" if code.startswith("2") else f" {code}"
+            counts[f"{side} {verb} {resource}{refused}"] += int(float(number))
+        return counts
 
     def cpu_s(self) -> float:
         """User and system seconds so far."""

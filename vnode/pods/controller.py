@@ -134,8 +134,8 @@ class PodController:
             self._bound_at.pop(key, None)
             self._lingered.discard(key)
             self._refusals.pop(key, None)
-        elif self._begun and (before is None or before.raw_spec != now.raw_spec or done(now)):
-            self._say_needs(now)
+        elif self._begun and key in self._mirrors and (before is None or before.raw_spec != now.raw_spec or done(now)):
+            self._say_needs(now)  # without a mirror, its creation says it
         if now is not None and (before is None or before.uid != now.uid) and key not in self._mirrors:
             self._bound_at[key] = asyncio.get_running_loop().time()
         self.controller.queue.add(key)

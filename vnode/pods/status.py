@@ -13,15 +13,11 @@ from typing import Any, Final
 from vnode import names
 from vnode.kube.objects import Json, JsonDict, Object, timestamp
 from vnode.pods.fields import STATUS
+from vnode.pods.shape import HEAD, SHAPE, STATUS_LISTS, Shape
 
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 _RANK: Final = {"": 0, "Pending": 1, "Running": 2, "Succeeded": 3, "Failed": 3}
 _OURS_TO_WORK_OUT: Final = frozenset(name for name, entry in STATUS.items() if entry.fate != "carried")
-_STATUS_LISTS: Final = {
-    "initContainerStatuses": "initContainers",
-    "containerStatuses": "containers",
-    "ephemeralContainerStatuses": "ephemeralContainers",
-}
 # What our own earlier write may have left and the mirror no longer says.
 _CLEARED: Final = ("message", "reason", "resize", "podIP", "podIPs")
 # What a kubelet owns and therefore removes (`kubelet/types/pod_status.go`, v1.37), less the scheduler's PodScheduled.
@@ -49,7 +45,7 @@ class View:
 
 def phase(pod: Object) -> str:
     """The Pod's phase, "" when there is none yet."""
-    return str(pod.status().get("phase") or "")
+    return str(HEAD.decode(pod.raw_status or b"{}").phase or "")
 
 
 def done(pod: Object) -> bool:
@@ -59,7 +55,7 @@ def done(pod: Object) -> bool:
 
 def started(pod: Object) -> bool:
     """True once a kubelet has taken the Pod up (`startTime`): if its mirror is lost now, it must not run again."""
-    return "startTime" in pod.status()
+    return HEAD.decode(pod.raw_status or b"{}").start_time is not None
 
 
 def status_patch(local: Object, remote: Object, view: View, *, in_step: bool) -> JsonDict | None:
@@ -72,20 +68,19 @@ def status_patch(local: Object, remote: Object, view: View, *, in_step: bool) ->
         return None
     seen, theirs = current.get("observedGeneration"), remote.status()
     newest = local.meta.generation if in_step else seen
-    patch = _shown(local, theirs, current, view, newest, in_step)
+    shape = SHAPE.decode(local.raw_spec)
+    wanted = _home_view(shape, theirs, current, view)
+
+    def shown(generation: int | None) -> JsonDict | None:
+        more = {"observedGeneration": generation} if generation else {}
+        conditions = _conditions(shape, theirs, current, generation, in_step)
+        return _patch(local, current, {**wanted, **more}, conditions)
+
+    patch = shown(newest)
     if patch and newest != seen and (local.leaving or "startTime" not in theirs):
         # Before the start and after the end nobody waits for the generation alone: it goes with the next real change.
-        return patch if _shown(local, theirs, current, view, seen, in_step) else None
+        return patch if shown(seen) else None
     return patch
-
-
-def _shown(
-    local: Object, theirs: JsonDict, current: Json, view: View, generation: int | None, in_step: bool
-) -> JsonDict | None:
-    wanted = _home_view(local, theirs, current, view)
-    if generation:
-        wanted["observedGeneration"] = generation
-    return _patch(local, current, wanted, _conditions(local, theirs, current, generation, in_step))
 
 
 def lost_patch(local: Object, last: Object | None, view: View, now: datetime) -> JsonDict | None:
@@ -106,7 +101,7 @@ def lost_patch(local: Object, last: Object | None, view: View, now: datetime) ->
         "reason": names.REMOTE_POD_LOST,
         "message": "the Pod at the peer was deleted or lost, not by its owner here",
     }
-    for listed, defined in _STATUS_LISTS.items():
+    for listed, defined in STATUS_LISTS.items():
         held = {entry["name"]: entry for entry in current.get(listed) or ()}
         statuses = [_ended(c["name"], c.get("image", ""), held.get(c["name"]), moment) for c in spec.get(defined) or ()]
         if statuses:
@@ -134,7 +129,7 @@ def remote_condition_patch(local: Object, reason: str, message: str, now: dateti
     return {"metadata": {"uid": local.uid}, "status": {"conditions": [condition]}}
 
 
-def _home_view(local: Object, remote: JsonDict, current: Json, view: View) -> JsonDict:
+def _home_view(shape: Shape, remote: JsonDict, current: Json, view: View) -> JsonDict:
     wanted = {name: value for name, value in remote.items() if name not in _OURS_TO_WORK_OUT}
     there, here = str(remote.get("phase") or ""), str(current.get("phase") or "")
     wanted["phase"] = there if _RANK.get(there, 0) >= _RANK.get(here, 0) else here
@@ -146,10 +141,11 @@ def _home_view(local: Object, remote: JsonDict, current: Json, view: View) -> Js
     if view.show_pod_ips and remote.get("podIP"):
         wanted["podIP"] = remote["podIP"]
         wanted["podIPs"] = remote.get("podIPs") or [{"ip": remote["podIP"]}]
-    spec = local.spec()
-    for listed, defined in _STATUS_LISTS.items():
+    for listed in STATUS_LISTS:
         held = {entry["name"]: entry for entry in current.get(listed) or ()}
-        order = [container["name"] for container in spec.get(defined) or ()]
+        order = shape.names(listed)
+        if not order:
+            continue
         there_by_name = {entry.get("name"): entry for entry in remote.get(listed) or ()}
         statuses = [entry for name in order if (entry := _not_below(there_by_name.get(name), held.get(name)))]
         if statuses:
@@ -165,12 +161,12 @@ def _not_below(status: JsonDict | None, held: JsonDict | None) -> JsonDict | Non
     return status
 
 
-def _conditions(local: Object, remote: Json, current: Json, generation: int | None, in_step: bool) -> list[JsonDict]:
+def _conditions(shape: Shape, remote: Json, current: Json, generation: int | None, in_step: bool) -> list[JsonDict]:
     """The conditions home should show that are ours to write, `$patch: delete` entries for those that went.
 
     Our own one is left alone while the mirror lacks an edit of home's: it may say why.
     """
-    theirs, gates = _by_type(remote), _gates(local)
+    theirs, gates = _by_type(remote), shape.gates
     wanted = []
     for kind, condition in theirs.items():
         if _kubelets(kind) and kind != "PodScheduled" and kind not in gates:
@@ -179,7 +175,7 @@ def _conditions(local: Object, remote: Json, current: Json, generation: int | No
             }
             if generation:
                 entry["observedGeneration"] = generation
-            wanted.append(_gated(local, current, entry) if kind == "Ready" else entry)
+            wanted.append(_gated(gates, current, entry) if kind == "Ready" else entry)
     scheduled = theirs.get("PodScheduled", {})
     if in_step and scheduled.get("status") == "False":
         wanted.append({**scheduled, "type": names.REMOTE_CONDITION})
@@ -198,9 +194,8 @@ def _kubelets(kind: str) -> bool:
     return "/" not in kind and "." not in kind
 
 
-def _gated(local: Object, current: Json, ready: JsonDict) -> JsonDict:
+def _gated(gates: list[str], current: Json, ready: JsonDict) -> JsonDict:
     """Ready with home's readiness gates judged (`GeneratePodReadyCondition`, kubelet `status/generate.go`)."""
-    gates = _gates(local)
     if not gates or ready.get("status") != "True":
         return ready
     held = _by_type(current)
@@ -218,10 +213,6 @@ def _gated(local: Object, current: Json, ready: JsonDict) -> JsonDict:
     if not problems:
         return entry
     return {**entry, "status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(problems)}
-
-
-def _gates(local: Object) -> list[str]:
-    return [str(gate.get("conditionType")) for gate in local.spec().get("readinessGates") or ()]
 
 
 def _by_type(status: Json) -> dict[str, JsonDict]:
