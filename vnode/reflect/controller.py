@@ -92,8 +92,7 @@ class Reflector:
             for copy in list(informer.store):
                 place = self._route.remote_namespace(copy.meta.annotations.get(names.ORIGIN_NAMESPACE, ""))
                 if copy.meta.namespace not in (place, *used) and not copy.leaving:
-                    with suppress(NotFound, Conflict):
-                        await self._peer.delete(KINDS[kind], copy.key, uid=copy.uid)
+                    await self._remove(kind, copy)
 
     async def prepare(self, namespace: str, wanted: Iterable[Reference]) -> list[Reference]:
         """Have the remote namespace and, as `ensure`, what is wanted in it."""
@@ -161,7 +160,7 @@ class Reflector:
                     await self._once(ref)
                 self._arrived(users)
         elif remote is not None:
-            await self._remove(ref, remote)
+            await self._remove(ref.kind, remote)
         return None
 
     async def _write(self, ref: Ref) -> None:
@@ -177,7 +176,7 @@ class Reflector:
         key = Key(manifest["metadata"]["namespace"], ref.name)
         remote = self._remote_meta(ref)
         if remote is not None and remote.meta.annotations.get(names.ORIGIN_UID) != local["metadata"]["uid"]:
-            await self._remove(ref, remote)  # made from an earlier object of the name; that one may be immutable
+            await self._remove(ref.kind, remote)  # made from an earlier object of the name; that one may be immutable
             remote = None
         try:
             if remote is not None:
@@ -200,10 +199,10 @@ class Reflector:
         self._remote[ref.kind].learn(parse_object(answer))
         log.debug("reflected", extra={"kind": ref.kind, "namespace": ref.namespace, "object": ref.name})
 
-    async def _remove(self, ref: Ref, remote: Object) -> None:
+    async def _remove(self, kind: str, remote: Object) -> None:
         with suppress(NotFound, Conflict):
-            await self._peer.delete(KINDS[ref.kind], remote.key, uid=remote.uid)
-        self._remote[ref.kind].forget(remote.key, remote.uid)
+            await self._peer.delete(KINDS[kind], remote.key, uid=remote.uid)
+        self._remote[kind].forget(remote.key, remote.uid)
 
     def _local_changed(self, kind: str) -> Callable[[Key, Object | None, Object | None], None]:
         def changed(key: Key, _before: Object | None, _now: Object | None) -> None:
