@@ -2,12 +2,12 @@
 
 Rooms, top first; imports go down only (`lint-imports`), `|` are strangers:
 
-    cli > app | check | devcluster > peers > kubelet > pods | node | reflect > rules > config > policy | schema
-        > runtime > kube > telemetry | names | errors
+    cli > app | check | devcluster > peers > kubelet > pods | node | reflect > rules > config > policy
+        > schema > runtime > kube > telemetry | names | errors
 
-Pure modules, which decide and do no I/O: kube.objects, kube.syntax, runtime.store, policy, schema, rules,
-node.{manifest,capacity,images,requests,patches}, pods.{fields,shape,translate,changes,status,plan}, reflect.kinds,
-kubelet.{exposition,measures,usage,usage_formats}.
+Pure modules, which decide and do no I/O: kube.{objects,podspec,syntax}, runtime.store, policy, schema, rules,
+node.{manifest,capacity,images,requests,patches}, pods.{fields,shape,placement,translate,changes,status,plan},
+reflect.kinds, kubelet.{exposition,measures,usage,usage_formats}.
 
 Walks:
 - Pod down: home watch -> kube.watch -> runtime.informer/store -> key -> queue -> pods.controller -> pods.plan

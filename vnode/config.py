@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from vnode.errors import ConfigError
 from vnode.policy.namespaces import LabelSelector, NamespaceMap
+from vnode.policy.overrides import Override
 from vnode.schema import Quantity, Row, decode, rows
 
 
@@ -84,6 +85,10 @@ class PeerSpec(Struct, frozen=True, forbid_unknown_fields=True):
     namespaces: NamespacesSpec = NamespacesSpec()
     capacity: CapacitySpec = CapacitySpec()
     network: NetworkSpec = NetworkSpec()
+    overrides: Annotated[
+        tuple[Override, ...],
+        Meta(description="what Pods get there otherwise than at home, in order; keys in `deploy/README.md`"),
+    ] = ()
 
     @property
     def node_name(self) -> str:

@@ -46,6 +46,7 @@ REMOTE_REFUSED: Final = (
     "RemoteRefused"  # pod: the peer's apiserver said no (quota, admission, class, right); its words are the message
 )
 REFERENCE_NOT_FOUND: Final = "ReferenceNotFound"  # pod: a ConfigMap or Secret the Pod needs is not there at home
+OVERRIDE_FAILED: Final = "OverrideFailed"  # pod: one of the peer's `overrides` does not fit the Pod; which, and where
 REMOTE_POD_LOST: Final = (
     "RemotePodLost"  # pod: `status.reason` of a Pod whose mirror was deleted at the peer, not by its owner here
 )

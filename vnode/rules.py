@@ -6,7 +6,7 @@ Called by `cli` after `config.combine`, and by `app` once the home cluster's nam
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from vnode.config import NamespacesSpec, PeerSpec, Settings, default_cluster_nam
 from vnode.errors import ConfigError
 from vnode.kube import syntax
 from vnode.kube.objects import quantity
+from vnode.kube.syntax import label_problems, refused
+from vnode.policy.misfits import override_problems, selector_problems
 from vnode.policy.namespaces import LabelSelector, NamespaceMap, shared, valid_template
 from vnode.schema import yaml_problem
 
@@ -63,7 +65,7 @@ def check_kubeconfig(flag: str, path: str, context: str) -> None:
 
 def _general_problems(settings: Settings) -> Iterator[str]:
     if settings.cluster:
-        yield from _refused("cluster", syntax.dns_label, settings.cluster)
+        yield from refused("cluster", syntax.dns_label, settings.cluster)
     if settings.kubelet.address:
         try:
             ipaddress.ip_address(settings.kubelet.address)
@@ -81,30 +83,32 @@ def _general_problems(settings: Settings) -> Iterator[str]:
 
 def _peer_problems(peer: PeerSpec, cluster: str) -> Iterator[str]:
     node = peer.node
-    yield from _refused("name", syntax.dns_label, peer.name)
+    yield from refused("name", syntax.dns_label, peer.name)
     if node.name:
-        yield from _refused("node.name", syntax.dns_subdomain, node.name)
-        yield from _refused("node.name", syntax.label_value, node.name)  # it labels what we make at the peer
-    yield from _label_problems("node.labels", node.labels)
+        yield from refused("node.name", syntax.dns_subdomain, node.name)
+        yield from refused("node.name", syntax.label_value, node.name)  # it labels what we make at the peer
+    yield from label_problems("node.labels", node.labels)
     for key in node.labels:
         if key in OWNED_LABELS or key.startswith(f"{names.DOMAIN}/"):
             yield f"node.labels[{key}]: expected no label that vnode itself sets{OWNED_LABELS.get(key, '')}"
     for key in ("region", "zone", "provider"):
-        yield from _refused(f"node.{key}", syntax.label_value, getattr(node, key))
+        yield from refused(f"node.{key}", syntax.label_value, getattr(node, key))
     for index, taint in enumerate(node.taints or ()):
-        yield from _refused(f"node.taints[{index}].key", syntax.qualified_name, taint.key)
-        yield from _refused(f"node.taints[{index}].value", syntax.label_value, taint.value)
+        yield from refused(f"node.taints[{index}].key", syntax.qualified_name, taint.key)
+        yield from refused(f"node.taints[{index}].value", syntax.label_value, taint.value)
     for key, effect in _repeated((taint.key, taint.effect) for taint in node.taints or ()):
         yield f"node.taints: expected one taint of key {key} and effect {effect}"
-    yield from _label_problems("capacity.nodeSelector", peer.capacity.nodeSelector)
+    yield from label_problems("capacity.nodeSelector", peer.capacity.nodeSelector)
     for resource, amount in peer.capacity.limits.items():
         yield from _limit_problems(f"capacity.limits[{resource}]", resource, amount)
     yield from _namespace_problems(peer.namespaces, peer.namespace_map(cluster))
+    for index, override in enumerate(peer.overrides):
+        yield from override_problems(f"overrides[{index}]", override, peer.capacity.nodeSelector)
 
 
 def _limit_problems(key: str, resource: str, amount: str) -> Iterator[str]:
     if "/" in resource:
-        yield from _refused(key, syntax.qualified_name, resource)
+        yield from refused(key, syntax.qualified_name, resource)
     elif resource not in RESOURCES and not resource.startswith("hugepages-"):
         yield f"{key}: expected a resource: {', '.join(RESOURCES)}, hugepages-SIZE or DOMAIN/NAME"
     try:
@@ -123,24 +127,15 @@ def _namespace_problems(rules: NamespacesSpec, spaces: NamespaceMap) -> Iterator
         )
     for namespace, target in rules.map.items():
         key = f"namespaces.map[{namespace}]"
-        yield from _refused(key, syntax.dns_label, namespace)
-        yield from _refused(key, syntax.dns_label, target)
+        yield from refused(key, syntax.dns_label, namespace)
+        yield from refused(key, syntax.dns_label, target)
         claimant = spaces.claimant(target) if template_holds else None
         if claimant is not None:
             yield f"{key}: expected a name that the template gives to no other namespace, {claimant} has {target!r}"
     for target in _repeated(rules.map.values()):
         yield f"namespaces.map: expected a remote namespace for each namespace, {target!r} is given twice"
     selector = rules.selector or LabelSelector()
-    yield from _label_problems("namespaces.selector.matchLabels", selector.matchLabels)
-    for index, requirement in enumerate(selector.matchExpressions):
-        key = f"namespaces.selector.matchExpressions[{index}]"
-        yield from _refused(f"{key}.key", syntax.qualified_name, requirement.key)
-        if requirement.operator in ("In", "NotIn") and not requirement.values:
-            yield f"{key}.values: expected at least one value for {requirement.operator}"
-        if requirement.operator in ("Exists", "DoesNotExist") and requirement.values:
-            yield f"{key}.values: expected none for {requirement.operator}"
-        for value in requirement.values:
-            yield from _refused(f"{key}.values", syntax.label_value, value)
+    yield from selector_problems("namespaces.selector", selector)
 
 
 def _mutual_problems(settings: Settings, cluster: str, clusters: Sequence[Hashable]) -> Iterator[str]:
@@ -202,18 +197,6 @@ def _text(path: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"expected a readable text file, {path}: {getattr(e, 'strerror', None) or e}") from e
-
-
-def _refused(key: str, check: Callable[[str], str], value: str) -> Iterator[str]:
-    expectation = check(value)
-    if expectation:
-        yield f"{key}: {expectation}, got {value!r}"
-
-
-def _label_problems(key: str, labels: Mapping[str, str]) -> Iterator[str]:
-    for name, value in labels.items():
-        yield from _refused(f"{key}[{name}]", syntax.qualified_name, name)
-        yield from _refused(f"{key}[{name}]", syntax.label_value, value)
 
 
 def _repeated(items: Iterable[Hashable]) -> list[Any]:

@@ -4,6 +4,7 @@ Knows no key of ours: the schema is the Struct given, a `Meta(description=...)` 
 Pure. Called by `config` and, for YAML's complaints, `rules`.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
@@ -100,6 +101,8 @@ def _expected(kind: inspect.Type) -> str:
             return "list of text" if isinstance(_plain(item), inspect.StrType) else "list of mappings"
         case inspect.DictType(_, inspect.Metadata()):
             return "mapping of text to quantity"
+        case inspect.DictType(_, inspect.AnyType()):
+            return "mapping"
         case inspect.DictType():
             return "mapping of text to text"
         case inspect.StructType():
@@ -132,6 +135,9 @@ def _checked(value: Any, kind: inspect.Type, key: str, problems: list[str]) -> A
             return {name: _checked(item, inner, f"{key}[{name}]", problems) for name, item in value.items()}
         case inspect.ListType(item_type=inner) | inspect.VarTupleType(item_type=inner) if isinstance(value, list):
             return [_checked(item, inner, f"{key}[{index}]", problems) for index, item in enumerate(value)]
+        case inspect.AnyType():
+            problems.extend(_not_json(value, key))
+            return value
         case inspect.LiteralType(values) if value in values:
             return value
         case inspect.StrType() if isinstance(value, str):
@@ -140,6 +146,24 @@ def _checked(value: Any, kind: inspect.Type, key: str, problems: list[str]) -> A
             quote = "" if isinstance(value, str | dict | list) or value is None else " (needs quotes)"
             problems.append(f"{key or 'document'}: expected {_expected(plain)}, got {_shown(value)}{quote}")
             return None
+
+
+def _not_json(value: Any, key: str) -> Iterator[str]:
+    """YAML knows dates, sets and keys that are no text; in what is Kubernetes' own there can be none."""
+    match value:
+        case dict():
+            yield from (f"{key}[{name}]: expected a key in quotes" for name in value if not isinstance(name, str))
+            for name, item in value.items():
+                yield from _not_json(item, f"{key}.{name}")
+        case list():
+            for index, item in enumerate(value):
+                yield from _not_json(item, f"{key}[{index}]")
+        case str() | bool() | int() | None:
+            return
+        case float() if math.isfinite(value):
+            return
+        case _:
+            yield f"{key}: expected text, a number, true, false or null, got {value} (needs quotes)"
 
 
 def _shown(value: Any) -> str:

@@ -189,12 +189,14 @@ def test_what_home_calls_finished_runs_nowhere(ending: str) -> None:
     assert step(home, leaving_mirror(pod(), status=running())) is None
 
 
-def test_a_config_change_that_would_refuse_a_running_pod_leaves_it_running() -> None:
+def test_a_config_change_that_would_refuse_a_running_pod_leaves_it_running_and_says_so() -> None:
     refused = pod(spec={"resourceClaims": [{"name": "gpu"}]}, status={"conditions": [condition("PodScheduled")]})
     remote = mirror_of(pod(), status=running())
     action = step(refused, remote)
     assert isinstance(action, WriteStatus)
-    assert step(patched(refused, action.patch), remote) is None
+    assert isinstance(step(patched(refused, action.patch), remote), Refuse)
+    ended = mirror_of(pod(), status=finished())
+    assert step(told(refused, ended), ended) is None
 
 
 # --- a pair, and one of them is going ---

@@ -183,6 +183,11 @@ def from_dict(raw: Json) -> Object:
     return parse_object(msgspec.json.encode(raw))
 
 
+def without_empty(mapping: Json) -> JsonDict:
+    """`mapping` less the fields that say nothing: to an apiserver absent is as good."""
+    return {name: value for name, value in mapping.items() if value not in ([], {}, None)}
+
+
 _SUFFIXES = {
     "n": Decimal("1e-9"),
     "u": Decimal("1e-6"),

@@ -1,9 +1,11 @@
 """What the apiserver accepts as a name, label or taint: the checks of apimachinery `pkg/util/validation`.
 
-Pure. Each function returns what is expected of a wrong value, "" when it is right. Called by `config` and `policy`.
+Pure. Each check returns what is expected of a wrong value, "" when it is right; `refused` and `label_problems` make a
+line of it, with the key it was given for. Called by `rules`, `config` and `policy`.
 """
 
 import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # to be used with fullmatch
@@ -34,3 +36,17 @@ def label_value(text: str) -> str:
     if not text or _NAME.fullmatch(text):
         return ""
     return "expected a label value (letters, digits, -, _ and ., at most 63 characters)"
+
+
+def refused(key: str, check: Callable[[str], str], value: str) -> Iterator[str]:
+    """One line when `check` does not accept `value`."""
+    expectation = check(value)
+    if expectation:
+        yield f"{key}: {expectation}, got {value!r}"
+
+
+def label_problems(key: str, labels: Mapping[str, str]) -> Iterator[str]:
+    """A line for each key and each value that no label may have."""
+    for name, value in labels.items():
+        yield from refused(f"{key}[{name}]", qualified_name, name)
+        yield from refused(f"{key}[{name}]", label_value, value)

@@ -76,7 +76,7 @@ class Session:
         self._names = spec.namespace_map(identity.cluster)
         self._peer = peer = Client(from_kubeconfig(spec.kubeconfig, spec.context, now), spec.name, metrics)
         self._route = route = Route(
-            identity.cluster, identity.cluster_uid, node, self._names.remote, spec.capacity.nodeSelector
+            identity.cluster, identity.cluster_uid, node, self._names.remote, spec.capacity.nodeSelector, spec.overrides
         )
         ours = {"labelSelector": route.selector}
         self._local = Informer("home-pods", Source(home.client, PODS, {"fieldSelector": f"spec.nodeName={node}"}))

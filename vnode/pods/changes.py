@@ -83,10 +83,13 @@ def in_step(manifest: Json, remote: Object) -> bool:
 
 def _edits(spec: Json, held: Json, *, images: bool) -> JsonDict:
     edits: JsonDict = {}
-    for name in ("initContainers", "containers"):
-        # Images only when they changed here: the peer may run others in their place, from its own registry say.
-        if images and spec.get(name):
-            edits[name] = [{"name": container["name"], "image": container["image"]} for container in spec[name]]
+    # Images only when they changed here: the peer may run others in their place, from its own registry say. And only of
+    # containers that run: a new override may ask for more, which a Pod cannot get any more.
+    for name in CONTAINER_LISTS[:2] if images else ():
+        there = {container["name"] for container in held.get(name) or ()}
+        found = [{"name": c["name"], "image": c["image"]} for c in spec.get(name) or () if c["name"] in there]
+        if found:
+            edits[name] = found
     if spec.get("activeDeadlineSeconds") is not None:
         edits["activeDeadlineSeconds"] = spec["activeDeadlineSeconds"]
     # Tolerations can only be added, and the list is atomic: the peer's own additions must stay in it.
@@ -96,7 +99,7 @@ def _edits(spec: Json, held: Json, *, images: bool) -> JsonDict:
 
 
 def _resources(spec: Json, held: Json) -> JsonDict:
-    there = {c["name"] for name in CONTAINER_LISTS[:2] for c in held.get(name) or () if "resources" in c}
+    there = {c["name"]: "resources" in c for name in CONTAINER_LISTS[:2] for c in held.get(name) or ()}
 
     def replaced(wanted: Json, present: bool) -> JsonDict:
         # The directive, where there is nothing to replace, would take the whole map away (`removeDirectives`).
@@ -104,11 +107,11 @@ def _resources(spec: Json, held: Json) -> JsonDict:
 
     result: JsonDict = {
         name: [
-            {"name": container["name"], "resources": replaced(container["resources"], container["name"] in there)}
+            {"name": container["name"], "resources": replaced(container["resources"], there[container["name"]])}
             for container in spec[name]
-            if container.get("resources")
+            if container.get("resources") and container["name"] in there
         ]
-        for name in ("initContainers", "containers")
+        for name in CONTAINER_LISTS[:2]
         if spec.get(name)
     }
     if spec.get("resources"):

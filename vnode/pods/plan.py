@@ -124,13 +124,15 @@ def _pair(local: Object, remote: Object, route: Route, view: status.View) -> Act
     try:
         outstanding = changes.patches(remote_pod(local, route), remote)
     except Refused as refused:
-        refusal = refused  # an edit (of an object's annotations, say) cannot make this, but a config change can
+        refusal = refused  # the configuration has changed since it was made: it runs on as it is
     wanted = status.status_patch(local, remote, view, in_step=not outstanding and refusal is None)
     if wanted:
         return WriteStatus(wanted)  # first: a peer that refuses the update for ever must not freeze home's status
-    if outstanding and not (local.leaving or remote.leaving or status.done(remote) or status.done(local)):
-        return Update(remote.key, outstanding)
-    return None
+    if local.leaving or remote.leaving or status.done(remote) or status.done(local):
+        return None
+    if refusal is not None:
+        return Refuse(refusal.reason, str(refusal))
+    return Update(remote.key, outstanding) if outstanding else None
 
 
 def _sooner(wanted: int, running: int | None) -> bool:

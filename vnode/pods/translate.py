@@ -4,12 +4,15 @@ By deny-list: what is meaningless over there goes, what would mean something els
 unknown fields included. What cannot travel raises `Refused`; nothing is dropped in silence. `fields` has the table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from vnode import names
-from vnode.kube.objects import Json, JsonDict, Object
+from vnode.kube.objects import Json, JsonDict, Object, without_empty
 from vnode.pods.fields import SPEC, VOLUMES
+from vnode.pods.placement import held_to, translate_placement
+from vnode.policy.overrides import applying
+from vnode.policy.rewrite import overridden
 from vnode.policy.route import Reference, Refused, Route
 
 SERVICE_ACCOUNT_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -17,10 +20,6 @@ CONTAINER_LISTS: Final = ("initContainers", "containers", "ephemeralContainers")
 _HOME_ONLY: Final = frozenset(name for name, entry in SPEC.items() if entry.fate == "home-only")
 _REFUSED: Final = {name: entry.note for name, entry in SPEC.items() if entry.fate == "refused"}
 _REFUSED_VOLUMES: Final = {name: entry.note for name, entry in VOLUMES.items() if entry.fate == "refused"}
-# Labels that a peer's real nodes carry with the same meaning: requirements on them hold there too.
-_TRUE_AT_PEER: Final = frozenset(
-    {"kubernetes.io/os", "kubernetes.io/arch", "beta.kubernetes.io/os", "beta.kubernetes.io/arch"}
-)
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 # Where a home fact can be read in the mirror, by those who ask for it through the downward API.
 _FIELD_PATHS: Final = {
@@ -34,38 +33,51 @@ _FIELD_PATHS: Final = {
 def remote_pod(local: Object, route: Route) -> JsonDict:
     """The manifest to hold at the peer for `local`, less `names.APPLIED` (`changes` adds that).
 
-    `local` is not touched. Raises `Refused` naming the first field that cannot travel.
+    `local` is not touched. Raises `Refused` naming the first field that cannot travel, or the override that does not
+    fit. Whatever overrides say, the result is `local`'s: its name, its namespace there, its marks.
     """
     spec = local.spec()
-    for name, why in _REFUSED.items():
-        if spec.get(name):
-            raise Refused(names.UNSUPPORTED_FIELD, f"spec.{name}: {why}")
     account = spec.get("serviceAccountName", "default")
-    spec = {name: value for name, value in spec.items() if name not in _HOME_ONLY}
-    injected = _injected_volumes(spec)
-    _volumes(spec, injected)
-    for container in containers(spec):
-        _container(container, injected)
-    spec["serviceAccountName"] = "default"
-    spec["automountServiceAccountToken"] = False
-    _placement(spec, route)
+    overrides = list(applying(route.overrides, local.meta.namespace, local.meta.labels))
+    given = {volume["name"]: volume for _, override in overrides for volume in override.volumes}
     annotations = {key: value for key, value in local.meta.annotations.items() if key != _LAST_APPLIED}
+    pod: JsonDict = {
+        "metadata": {"labels": local.meta.labels, "annotations": annotations},
+        "spec": _remote_spec(spec, route, given),
+    }
+    pod = overridden(pod, overrides)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "namespace": route.remote_namespace(local.meta.namespace),
             "name": local.meta.name,
-            "labels": {**local.meta.labels, **route.labels},
+            "labels": {**pod["metadata"]["labels"], **route.labels},
             "annotations": {
-                **annotations,
+                **pod["metadata"]["annotations"],
                 names.ORIGIN_NAMESPACE: local.meta.namespace,
                 names.ORIGIN_UID: local.meta.uid,
                 names.ORIGIN_SERVICE_ACCOUNT: account,
             },
         },
-        "spec": _drop_empty(spec),
+        "spec": without_empty(held_to(pod["spec"], route)),
     }
+
+
+def _remote_spec(spec: JsonDict, route: Route, given: Mapping[str, Json]) -> JsonDict:
+    """What home's `spec`, written to here, asks for in the peer's terms; `given` are volumes in place of its own."""
+    for name, why in _REFUSED.items():
+        if spec.get(name):
+            raise Refused(names.UNSUPPORTED_FIELD, f"spec.{name}: {why}")
+    spec = {name: value for name, value in spec.items() if name not in _HOME_ONLY}
+    injected = _injected_volumes(spec)
+    _volumes(spec, injected, given)
+    for container in containers(spec):
+        _container(container, injected)
+    spec["serviceAccountName"] = "default"
+    spec["automountServiceAccountToken"] = False
+    translate_placement(spec, route)
+    return without_empty(spec)
 
 
 def containers(spec: Json) -> Iterator[JsonDict]:
@@ -126,10 +138,13 @@ def _injected_volumes(spec: Json) -> set[str]:
     }
 
 
-def _volumes(spec: JsonDict, injected: set[str]) -> None:
-    kept = []
+def _volumes(spec: JsonDict, injected: set[str], given: Mapping[str, Json]) -> None:
+    kept: list[Json] = []
     for index, volume in enumerate(spec.get("volumes") or ()):
         if volume["name"] in injected:
+            continue
+        if volume["name"] in given:
+            kept.append(given[volume["name"]])
             continue
         for source, why in _REFUSED_VOLUMES.items():
             if source in volume:
@@ -159,102 +174,3 @@ def _container(container: JsonDict, injected: set[str]) -> None:
         container["volumeMounts"] = [mount for mount in mounts if mount["name"] not in injected]
     for variable in container.get("env") or ():
         _field_path((variable.get("valueFrom") or {}).get("fieldRef"))
-
-
-def _placement(spec: JsonDict, route: Route) -> None:
-    """Leave to the peer's scheduler what is its own affair, and keep the Pod off the peer's virtual nodes."""
-    selector = {key: value for key, value in (spec.get("nodeSelector") or {}).items() if key in _TRUE_AT_PEER}
-    spec["nodeSelector"] = {**selector, **route.node_selector}
-    spec["tolerations"] = [
-        toleration for toleration in spec.get("tolerations") or () if toleration.get("key") != names.PEER
-    ]
-    spec["topologySpreadConstraints"] = [
-        {**_unmerged(constraint), "whenUnsatisfiable": "ScheduleAnyway"}
-        for constraint in spec.get("topologySpreadConstraints") or ()
-        if not _ours(constraint.get("topologyKey"))
-    ]
-    for constraint in spec["topologySpreadConstraints"]:
-        constraint.pop("minDomains", None)  # allowed with DoNotSchedule only
-    affinity = spec.get("affinity") or {}
-    affinity["nodeAffinity"] = _node_affinity(affinity.get("nodeAffinity") or {})
-    for kind in ("podAffinity", "podAntiAffinity"):
-        if kind in affinity:
-            affinity[kind] = _pod_affinity(affinity[kind], kind, route)
-    spec["affinity"] = {kind: value for kind, value in affinity.items() if value}
-
-
-def _ours(label: str | None) -> bool:
-    return label is not None and label.startswith(f"{names.DOMAIN}/")
-
-
-_OFF_VIRTUAL_NODES: Final = (
-    {"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]},
-    {"key": names.PEER, "operator": "DoesNotExist"},
-)
-
-
-def _node_affinity(affinity: JsonDict) -> JsonDict:
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
-    terms = [_true_at_peer(term) for term in required.get("nodeSelectorTerms") or ()]
-    if not all(terms):
-        terms = []  # terms are alternatives: one that asks for nothing more lets every node do
-    preferred = [
-        {**choice, "preference": preference}
-        for choice in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
-        if (preference := _true_at_peer(choice.get("preference") or {}))
-    ]
-    result: JsonDict = {
-        "requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": [
-                {"matchExpressions": [*term.get("matchExpressions", ()), *_OFF_VIRTUAL_NODES]} for term in terms or [{}]
-            ]
-        }
-    }
-    if preferred:
-        result["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
-    return result
-
-
-def _true_at_peer(term: Json) -> JsonDict:
-    kept = [rule for rule in term.get("matchExpressions") or () if rule.get("key") in _TRUE_AT_PEER]
-    return {"matchExpressions": kept} if kept else {}
-
-
-def _pod_affinity(affinity: JsonDict, kind: str, route: Route) -> JsonDict:
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
-    must = [_term(term, route) for term in affinity.get(required) or () if not _ours(term.get("topologyKey"))]
-    wish = [
-        {**choice, "podAffinityTerm": _term(choice["podAffinityTerm"], route)}
-        for choice in affinity.get(preferred) or ()
-        if not _ours(choice["podAffinityTerm"].get("topologyKey"))
-    ]
-    if kind == "podAffinity":
-        # The Pod to be near may run outside this peer, within the same zone or region at home.
-        wish += [{"weight": 100, "podAffinityTerm": term} for term in must]
-        must = []
-    return _drop_empty({required: must, preferred: wish})
-
-
-def _unmerged(term: Json) -> JsonDict:
-    """`term` without the label keys home's apiserver has merged into its selector: the peer's refuses them twice."""
-    rules = (term.get("labelSelector") or {}).get("matchExpressions") or ()
-    merged = {rule.get("key") for rule in rules}
-    result = dict(term)
-    for name in ("matchLabelKeys", "mismatchLabelKeys"):
-        if name in term and not (kept := [key for key in term[name] if key not in merged]):
-            del result[name]
-        elif name in term:
-            result[name] = kept
-    return result
-
-
-def _term(term: Json, route: Route) -> JsonDict:
-    term = _unmerged(term)
-    if not term.get("namespaces"):
-        return term
-    return {**term, "namespaces": [route.remote_namespace(name) for name in term["namespaces"]]}
-
-
-def _drop_empty(mapping: Json) -> JsonDict:
-    return {name: value for name, value in mapping.items() if value not in ([], {}, None)}

@@ -3,11 +3,12 @@
 Used by `pods` and `reflect`, which translate objects along it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vnode import names
 from vnode.kube.objects import Key, Object
+from vnode.policy.overrides import Override
 
 
 class Refused(Exception):
@@ -22,7 +23,8 @@ class Refused(Exception):
 class Route:
     """`remote_namespace` gives the peer's name of a home namespace; it is stable and raises nothing.
 
-    `node_selector` restricts mirrors to the peer's nodes that the virtual node stands for.
+    `node_selector` restricts mirrors to the peer's nodes that the virtual node stands for. `overrides` say what Pods
+    get there otherwise than at home.
     """
 
     cluster: str
@@ -30,6 +32,7 @@ class Route:
     node: str
     remote_namespace: Callable[[str], str]
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    overrides: Sequence[Override] = ()
 
     @property
     def labels(self) -> dict[str, str]:
