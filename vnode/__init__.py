@@ -2,7 +2,7 @@
 
 Rooms, top first; imports go down only (`lint-imports`), `|` are strangers:
 
-    cli > app | check | devcluster > peers > kubelet > pods | node | reflect > rules > config > policy
+    cli > app | check | diff | devcluster > peers > kubelet > pods | node | reflect > rules > config > policy
         > schema > runtime > kube > telemetry | names | errors
 
 Pure modules, which decide and do no I/O: kube.{objects,podspec,syntax}, runtime.store, policy, schema, rules,

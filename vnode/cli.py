@@ -1,4 +1,4 @@
-"""The command line: `vnode run | check | remove | demo`. Parses, calls, and turns outcomes into exit codes.
+"""The command line: `vnode run | check | diff | remove | demo`. Parses, calls, and turns outcomes into exit codes.
 
 Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line or the configuration is wrong.
 """
@@ -20,6 +20,7 @@ from vnode.config import Settings, combine, from_flags, load
 from vnode.errors import ConfigError, VnodeError
 from vnode.kube.credentials import Credentials
 from vnode.kube.credentials import home as home_credentials
+from vnode.kube.objects import Key
 from vnode.rules import check_kubeconfig, validate
 from vnode.telemetry import log as logs
 
@@ -159,6 +160,43 @@ def check(
     logs.setup("error")
     settings = _settings(config, peer)
     raise typer.Exit(asyncio.run(report(settings, _home(kubeconfig, context))))
+
+
+@cli.command()
+def diff(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML file with the peers (README has its keys).")],
+    pod: Annotated[str, typer.Argument(help="The Pod's name, at home.")] = "",
+    file: Annotated[
+        str, typer.Option("--filename", "-f", help="Manifests instead (- is standard input); nobody is asked, then.")
+    ] = "",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="The Pod's; the file's, where it says none.")] = (
+        "default"
+    ),
+    peer: Annotated[
+        str, typer.Option("--peer", metavar="NAME", help="The peer. Default: the Pod's, or the only one.")
+    ] = "",
+    kubeconfig: Kubeconfig = "",
+    context: HomeContext = "",
+) -> None:
+    """Show how a Pod would run at a peer, as a diff: what is translated, and what the peer's overrides change.
+
+    A Pod always differs: exit code 0 says that it can travel, 1 that one cannot (or that home did not answer).
+
+    \b
+    vnode diff -c vnode.yaml -n shop web-7c9f           a Pod at home
+    vnode diff -c vnode.yaml -f web.yaml --peer edge    a manifest, offline
+    """
+    from vnode.diff import show_file, show_pod
+
+    logs.setup("error")
+    settings = load(config)
+    validate(settings, files=False)
+    if bool(pod) == bool(file):
+        raise ConfigError("expected either a Pod's name or --filename")
+    if file:
+        show_file(settings, file, namespace, peer)
+    else:
+        asyncio.run(show_pod(settings, _home(kubeconfig, context), Key(namespace, pod), peer))
 
 
 @cli.command()

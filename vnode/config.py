@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from vnode.errors import ConfigError
 from vnode.policy.namespaces import LabelSelector, NamespaceMap
 from vnode.policy.overrides import Override
+from vnode.policy.route import Route
 from vnode.schema import Quantity, Row, decode, rows
 
 
@@ -99,6 +100,11 @@ class PeerSpec(Struct, frozen=True, forbid_unknown_fields=True):
         """The peer's namespace rules, for the home cluster named `cluster`."""
         rules = self.namespaces
         return NamespaceMap(rules.template, cluster, rules.map, rules.selector)
+
+    def route(self, cluster: str, cluster_uid: str) -> Route:
+        """The way from that home cluster to this peer."""
+        remote = self.namespace_map(cluster).remote
+        return Route(cluster, cluster_uid, self.node_name, remote, self.capacity.nodeSelector, self.overrides)
 
 
 class KubeletSpec(Struct, frozen=True, forbid_unknown_fields=True):

@@ -34,19 +34,20 @@ OWNED_LABELS: Final = {
 RESOURCES: Final = ("cpu", "memory", "ephemeral-storage", "pods")
 
 
-def validate(settings: Settings) -> None:
+def validate(settings: Settings, *, files: bool = True) -> None:
     """Refuse what cannot work: bad names, labels, quantities, unusable kubeconfigs, peers in each other's way.
 
     Raises ConfigError with one line for each problem: where it was said, the key, what is expected.
     To be called again once a derived cluster name is known, as a template could spell that name out.
+    Without `files` nothing is said of those that are named: for where they are not needed, and may not be.
     """
     cluster = settings.cluster or default_cluster_name("0" * 8)
-    problems = [settings.place + problem for problem in _general_problems(settings)]
+    problems = [settings.place + problem for problem in _general_problems(settings, files)]
     clusters: list[Hashable] = []
     for peer, place in zip(settings.peers, settings.peer_places, strict=True):
         problems.extend(place + problem for problem in _peer_problems(peer, cluster))
         try:
-            clusters.append(_cluster_of(peer))
+            clusters.append(_cluster_of(peer) if files else peer.name)
         except ConfigError as e:
             problems.append(f"{place}{e}")
             clusters.append(peer.name)
@@ -63,7 +64,7 @@ def check_kubeconfig(flag: str, path: str, context: str) -> None:
         raise ConfigError(f"{flag}: {str(e).removeprefix('kubeconfig: ')}") from e
 
 
-def _general_problems(settings: Settings) -> Iterator[str]:
+def _general_problems(settings: Settings, files: bool) -> Iterator[str]:
     if settings.cluster:
         yield from refused("cluster", syntax.dns_label, settings.cluster)
     if settings.kubelet.address:
@@ -71,7 +72,7 @@ def _general_problems(settings: Settings) -> Iterator[str]:
             ipaddress.ip_address(settings.kubelet.address)
         except ValueError:
             yield f"kubelet.address: expected an IP address, got {settings.kubelet.address!r}"
-    if settings.kubelet.client_ca:
+    if settings.kubelet.client_ca and files:
         try:
             if "-----BEGIN CERTIFICATE-----" not in _text(settings.kubelet.client_ca):
                 yield f"kubelet.clientCA: expected certificates in PEM, found none in {settings.kubelet.client_ca}"

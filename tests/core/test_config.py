@@ -11,6 +11,7 @@ from vnode.config import CapacitySpec, NodeSpec, PeerSpec, Settings, Taint
 from vnode.errors import ConfigError
 from vnode.kube import syntax
 from vnode.policy.namespaces import LabelSelector, Requirement
+from vnode.policy.overrides import ResourceRule
 
 WHOLE = """
 cluster: home
@@ -32,6 +33,24 @@ peers:
     selector: {matchLabels: {offload: "yes"}, matchExpressions: [{key: tier, operator: In, values: [web]}]}
   capacity: {limits: {cpu: 100, memory: 200Gi, pods: "1000", nvidia.com/gpu: 0.5}, nodeSelector: {pool: shared}}
   network: {podIPs: flat}
+  overrides:
+  - selector: {matchLabels: {app: web}}
+    namespaces: [shop]
+    images: [{prefix: docker.io/, to: mirror:5000/hub/}, {exact: nginx, to: nginx, tag: "1"}]
+    containers:
+    - {name: main, env: {A: b}, unsetEnv: [C], command: [run], args: []}
+    - resources: {scale: {cpu: 0.5}, requests: {memory: 1Gi}, limits: {memory: 1Gi}, cap: {cpu: 2}}
+    nodeSelector: {disk: ssd, pool: shared}
+    tolerations: [{key: gpu, operator: Exists, tolerationSeconds: 30}]
+    affinity: {podAffinity: {}}
+    topologySpreadConstraints: [{topologyKey: rack, maxSkew: 1}]
+    runtimeClasses: {kata: "", "*": gvisor}
+    priorityClasses: {high: edge-high}
+    imagePullSecrets: [edge]
+    labels: {tier: "1"}
+    annotations: {note: some text}
+    volumes: [{name: data, hostPath: {path: /srv}}]
+    patch: [{op: test, path: /spec/hostname, value: null}]
 """
 LEAST = "peers: [{name: edge, kubeconfig: edge.conf}]"
 
@@ -78,6 +97,12 @@ def test_the_whole_shape_is_read(check: Callable[[str], str], tmp_path: Path) ->
     limits = {"cpu": "100", "memory": "200Gi", "pods": "1000", "nvidia.com/gpu": "0.5"}
     assert peer.capacity == CapacitySpec(limits, {"pool": "shared"})
     assert peer.network.podIPs == "flat"
+    (override,) = peer.overrides
+    assert override.containers[1].resources == ResourceRule(
+        {"cpu": "0.5"}, {"memory": "1Gi"}, {"memory": "1Gi"}, {"cpu": "2"}
+    )
+    assert override.tolerations == [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 30}]
+    assert override.patch == [{"op": "test", "path": "/spec/hostname", "value": None}]
     assert peer.namespace_map("home").remote("web") == "web-at-home"
 
 
@@ -195,6 +220,88 @@ def test_a_wrong_file_is_told_in_one_line(check: Callable[[str], str], text: str
 def test_a_wrong_peer_is_told_in_one_line(check: Callable[[str], str], part: str, complaint: str) -> None:
     (line,) = check(f"peers:\n- name: edge\n  kubeconfig: edge.conf\n  {part}\n").splitlines()
     assert line.startswith(f"v.yaml: peers[0].{complaint}")
+
+
+@pytest.mark.parametrize(
+    ("part", "complaint"),
+    [
+        ("", ": expected something to change"),
+        ("namespaces: [shop]", ": expected something to change"),
+        ("image: []", ".image: unknown key; known: selector, namespaces, images"),
+        ("labels: {a: b}, namespaces: [Shop]", ".namespaces: expected a DNS-1123 label"),
+        ("labels: {a: b}, selector: {matchLabels: {a b: c}}", ".selector.matchLabels[a b]: expected a key"),
+        ("images: [{to: m/}]", ".images[0]: expected one of prefix and exact"),
+        ("images: [{to: m/, prefix: a/, exact: b}]", ".images[0]: expected one of prefix and exact"),
+        ("images: [{prefix: a}]", ".images[0]: expected to, tag, or both"),
+        ("images: [{prefix: a/, to: m}]", ".images[0].to: expected / at its end like prefix"),
+        ("images: [{prefix: a, tag: 'b:c'}]", ".images[0].tag: expected letters"),
+        ("images: [{prefix: a b, to: m}]", ".images[0].prefix: expected no blanks"),
+        ("containers: [{name: main}]", ".containers[0]: expected something to change"),
+        ("containers: [{name: A, args: []}]", ".containers[0].name: expected a DNS-1123 label"),
+        ("containers: [{env: {a=b: c}}]", ".containers[0].env: expected a variable's name, got 'a=b'"),
+        ("containers: [{env: {a: 1}}]", ".containers[0].env[a]: expected text, got 1 (needs quotes)"),
+        ("containers: [{env: {a: b}, unsetEnv: [a]}]", ".containers[0].unsetEnv: expected no variable that env sets"),
+        ("containers: [{command: run}]", ".containers[0].command: expected list of text, got 'run'"),
+        (
+            "containers: [{resources: {cap: {cpu: much}}}]",
+            ".containers[0].resources.cap[cpu]: expected a quantity of at least 0",
+        ),
+        (
+            "containers: [{resources: {scale: {cpu: 0}}}]",
+            ".containers[0].resources.scale[cpu]: expected a number above 0",
+        ),
+        ("containers: [{resources: {limits: {'c u': 1}}}]", ".containers[0].resources.limits[c u]: expected a key"),
+        (
+            "containers: [{resources: {scale: {hugepages-2Mi: 2}}}]",
+            ".containers[0].resources.scale[hugepages-2Mi]: expected no huge pages",
+        ),
+        (
+            "containers: [{resources: {requests: {cpu: 2}, limits: {cpu: 1}}}]",
+            ".containers[0].resources.requests[cpu]: expected at most the limit, 1",
+        ),
+        ("nodeSelector: {a: b c}", ".nodeSelector[a]: expected a label value"),
+        ("nodeSelector: {pool: own}", ".nodeSelector[pool]: expected 'shared' as capacity.nodeSelector has it"),
+        ("tolerations: [{key: 5}]", ".tolerations[0].key: expected `str | null`, got `int`"),
+        ("tolerations: [{since: 2026-01-01}]", ".tolerations[0][since]: expected text, a number"),
+        ("affinity: {nodeAffinities: {}}", ".affinity.nodeAffinities: expected one of nodeAffinity, podAffinity"),
+        ("affinity: {podAffinity: []}", ".affinity.podAffinity: expected `object`, got `array`"),
+        (
+            "topologySpreadConstraints: [{}]",
+            ".topologySpreadConstraints[0]: object missing required field `topologyKey`",
+        ),
+        ("runtimeClasses: {a: B_}", ".runtimeClasses[a]: expected a DNS-1123 subdomain"),
+        ("imagePullSecrets: [B_]", ".imagePullSecrets: expected a DNS-1123 subdomain"),
+        ("labels: {a b: c}", ".labels[a b]: expected a key"),
+        ("labels: {vnode.dev/origin: c}", ".labels[vnode.dev/origin]: expected a key that is not vnode's own"),
+        ("annotations: {a b: c}", ".annotations[a b]: expected a key"),
+        ("annotations: {vnode.dev/origin-uid: c}", ".annotations[vnode.dev/origin-uid]: expected a key that is not"),
+        ("volumes: [{emptyDir: {}}]", ".volumes[0]: object missing required field `name`"),
+        ("volumes: [{name: v}, {name: v}]", ".volumes: expected one volume named v"),
+        ("volumes: [{name: v, hostPath: {path: .inf}}]", ".volumes[0][hostPath].path: expected text, a number"),
+        ("volumes: [{name: v, hostPath: {1: a}}]", ".volumes[0][hostPath][1]: expected a key in quotes"),
+        ("patch: [{op: set, path: /spec/a}]", ".patch[0]: expected an operation of RFC 6902: Unknown operation 'set'"),
+        ("patch: [{path: /spec/a}]", ".patch[0]: expected an operation of RFC 6902: "),
+        ("patch: [{op: remove, path: 5}]", ".patch[0]: expected an operation of RFC 6902: "),
+        ("patch: [{op: remove, path: spec/a}]", ".patch[0]: expected an operation of RFC 6902: "),
+        ("patch: [{op: move, from: 5, path: /spec/a}]", ".patch[0]: expected an operation of RFC 6902: "),
+        ("patch: [{op: add, path: /spec/a}]", ".patch[0].value: missing, add needs it"),
+        ("patch: [{op: copy, path: /spec/a}]", ".patch[0].from: missing, copy needs it"),
+        ("patch: [{op: remove, path: /spec/a, vale: 1}]", ".patch[0].vale: unknown key"),
+        ("patch: [{op: remove, path: /spec}]", ".patch[0]: expected a place below /spec, or a label"),
+        ("patch: [{op: remove, path: /metadata/name}]", ".patch[0]: expected a place below /spec, or a label"),
+        ("patch: [{op: remove, path: /metadata/labels}]", ".patch[0]: expected a place below /spec, or a label"),
+        (
+            "patch: [{op: move, from: /metadata/labels/vnode.dev~1node, path: /spec/a}]",
+            ".patch[0]: expected a place below /spec, or a label or annotation that is not vnode's own, got",
+        ),
+    ],
+)
+def test_an_override_that_cannot_fit_is_told_in_one_line(
+    check: Callable[[str], str], part: str, complaint: str
+) -> None:
+    more = f"capacity: {{nodeSelector: {{pool: shared}}}}, overrides: [{{{part}}}]"
+    (line,) = check(f"peers: [{{name: edge, kubeconfig: edge.conf, {more}}}]").splitlines()
+    assert line.startswith(f"v.yaml: peers[0].overrides[0]{complaint}")
 
 
 def test_a_pair_may_say_what_the_template_would() -> None:

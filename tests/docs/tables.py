@@ -12,10 +12,12 @@ from vnode.check import HOME, PEER
 from vnode.cli import cli
 from vnode.config import reference
 from vnode.pods.fields import SPEC, STATUS, VOLUMES
+from vnode.schema import Row
 from vnode.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+_OVERRIDES = "peers[].overrides[]."
 _NAME = re.compile(
     r'^[A-Z_]+: Final = \(?\s*"([^"]+)"  # (label and taint key|label|annotation|pod|node)[:;] (.+)$', re.M
 )
@@ -27,8 +29,19 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def config() -> str:
-    """The keys of the configuration file."""
-    rows = [[f"`{row.key}`", row.type, f"`{row.default}`" if row.default else "", row.meaning] for row in reference()]
+    """The keys of the configuration file, but for those of overrides, which are many."""
+    return _keys(row for row in reference() if not row.key.startswith(_OVERRIDES))
+
+
+def overrides() -> str:
+    """The keys of a peer's overrides."""
+    return _keys(
+        row._replace(key=row.key.removeprefix(_OVERRIDES)) for row in reference() if row.key.startswith(_OVERRIDES)
+    )
+
+
+def _keys(found: Iterable[Row]) -> str:
+    rows = [[f"`{row.key}`", row.type, f"`{row.default}`" if row.default else "", row.meaning] for row in found]
     return _table(["key", "type", "default", "meaning"], rows)
 
 
@@ -89,11 +102,11 @@ def fields() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    table.__name__: table for table in (flags, config, labels, reasons, metrics, rights, fields)
+    table.__name__: table for table in (flags, config, overrides, labels, reasons, metrics, rights, fields)
 }
 PAGES: dict[Path, tuple[str, ...]] = {
     README: ("flags", "config", "labels", "reasons", "fields", "metrics"),
-    ROOT / "deploy" / "README.md": ("rights",),
+    ROOT / "deploy" / "README.md": ("rights", "overrides"),
 }
 
 

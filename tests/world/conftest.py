@@ -15,6 +15,7 @@ import pytest
 
 from tests.expect import eventually
 from tests.world.api import Api
+from tests.world.manifests import OVERRIDES
 from tests.world.vnodes import Space, Vnode, log_tails, peer_config
 from vnode.devcluster.build import CONTROL_PLANE, Binaries, ensure_binaries
 from vnode.devcluster.cluster import Cluster
@@ -94,12 +95,15 @@ def real_peer(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> I
 def vnode(home: Cluster, peer_a: Cluster, peer_b: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vnode]:
     """`vnode run` with the nodes edge-a and edge-b, for all tests that do not stop it.
 
-    edge-b maps the home namespace `world-shop` to `store`, and does not take what is labelled `vnode.test/stay`.
+    edge-b maps the home namespace `world-shop` to `store`, does not take what is labelled `vnode.test/stay`, and has
+    overrides for Pods labelled `vnode.test/overrides`.
     """
     stay = {"matchExpressions": [{"key": "vnode.test/stay", "operator": "DoesNotExist"}]}
     peers = [
         peer_config("edge-a", peer_a),
-        peer_config("edge-b", peer_b, namespaces={"map": {"world-shop": "store"}, "selector": stay}),
+        peer_config(
+            "edge-b", peer_b, namespaces={"map": {"world-shop": "store"}, "selector": stay}, overrides=OVERRIDES
+        ),
     ]
     process = Vnode(tmp_path_factory.mktemp("vnode"), home, peers).start()
     yield process.wait_ready()

@@ -7,6 +7,23 @@ from vnode import names
 
 Json = dict[str, Any]
 
+# What the world tests' vnode lets edge-b change, for Pods that carry one of these labels.
+DIFFERS = {"vnode.test/overrides": "differs"}
+MISFITS = {"vnode.test/overrides": "misfits"}
+OVERRIDES: list[Json] = [
+    {
+        "selector": {"matchLabels": DIFFERS},
+        "images": [{"prefix": "docker.io/", "to": "mirror.edge:5000/hub/"}],
+        "containers": [{"env": {"PLACE": "edge"}, "resources": {"cap": {"cpu": "500m"}}}],
+        "imagePullSecrets": ["edge-registry"],
+        "patch": [{"op": "add", "path": "/spec/hostAliases", "value": [{"ip": "10.0.0.9", "hostnames": ["registry"]}]}],
+    },
+    {
+        "selector": {"matchLabels": MISFITS},
+        "patch": [{"op": "replace", "path": "/spec/hostname", "value": "edge"}],
+    },
+]
+
 
 def placed(node: str, **spec: Any) -> Json:
     """A Pod spec of one container that asks for the virtual node of peer `node`; `spec` adds to it or wins."""

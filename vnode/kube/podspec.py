@@ -161,16 +161,22 @@ class _Metadata(Struct):
     annotations: dict[str, str] | None = None
 
 
-class _Manifest(Struct):
+class _Pod(Struct):
     spec: _Spec
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
 
 
+class _OfDrivers(Struct):
+    spec: _Volumes
+
+
 def misfit(manifest: Any) -> str:
-    """What is wrong with a Pod's manifest, or a Pod template, and where in it; "" when it can be read."""
+    """Where the manifest of a Pod (or its template) is wrong, and what is expected; "" when it can be read."""
     try:
-        msgspec.convert(manifest, _Manifest)
-        msgspec.convert(manifest["spec"], _Volumes)
+        msgspec.convert(manifest, _Pod)
+        msgspec.convert(manifest, _OfDrivers)
     except msgspec.ValidationError as error:
-        return str(error)
+        problem, _, place = str(error).partition(" - at ")
+        place = place.strip("`").removeprefix("$.")
+        return f"{place}: {problem[0].lower()}{problem[1:]}" if place else problem
     return ""

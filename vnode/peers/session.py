@@ -31,7 +31,6 @@ from vnode.node.manifest import Identity
 from vnode.node.view import nodes_informer, others_informer
 from vnode.pods.controller import PodController
 from vnode.pods.status import View
-from vnode.policy.route import Route
 from vnode.reflect.controller import Reflector
 from vnode.reflect.kinds import KINDS
 from vnode.reflect.namespaces import RemoteNamespaces
@@ -75,9 +74,7 @@ class Session:
         self._home = home
         self._names = spec.namespace_map(identity.cluster)
         self._peer = peer = Client(from_kubeconfig(spec.kubeconfig, spec.context, now), spec.name, metrics)
-        self._route = route = Route(
-            identity.cluster, identity.cluster_uid, node, self._names.remote, spec.capacity.nodeSelector, spec.overrides
-        )
+        self._route = route = spec.route(identity.cluster, identity.cluster_uid)
         ours = {"labelSelector": route.selector}
         self._local = Informer("home-pods", Source(home.client, PODS, {"fieldSelector": f"spec.nodeName={node}"}))
         self._remote = Informer("peer-pods", Source(peer, PODS, ours))

@@ -20,7 +20,7 @@ CONTAINER_LISTS: Final = ("initContainers", "containers", "ephemeralContainers")
 _HOME_ONLY: Final = frozenset(name for name, entry in SPEC.items() if entry.fate == "home-only")
 _REFUSED: Final = {name: entry.note for name, entry in SPEC.items() if entry.fate == "refused"}
 _REFUSED_VOLUMES: Final = {name: entry.note for name, entry in VOLUMES.items() if entry.fate == "refused"}
-_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 # Where a home fact can be read in the mirror, by those who ask for it through the downward API.
 _FIELD_PATHS: Final = {
     "metadata.namespace": f"metadata.annotations['{names.ORIGIN_NAMESPACE}']",
@@ -40,7 +40,7 @@ def remote_pod(local: Object, route: Route) -> JsonDict:
     account = spec.get("serviceAccountName", "default")
     overrides = list(applying(route.overrides, local.meta.namespace, local.meta.labels))
     given = {volume["name"]: volume for _, override in overrides for volume in override.volumes}
-    annotations = {key: value for key, value in local.meta.annotations.items() if key != _LAST_APPLIED}
+    annotations = {key: value for key, value in local.meta.annotations.items() if key != LAST_APPLIED}
     pod: JsonDict = {
         "metadata": {"labels": local.meta.labels, "annotations": annotations},
         "spec": _remote_spec(spec, route, given),

@@ -134,7 +134,7 @@ def _spec_problems(key: str, override: Override) -> Iterator[str]:
     }
     problem = misfit({"spec": {"containers": [], **given}})
     if problem:
-        yield f"{key}: {problem.replace('$.spec', key).replace('$', key)}"
+        yield f"{key}.{problem.removeprefix('spec.')}"
         return
     for name in _repeated(volume["name"] for volume in override.volumes):
         yield f"{key}.volumes: expected one volume named {name}"
