@@ -16,6 +16,7 @@ from vnode.kube.objects import JsonDict, Object, from_dict
 from vnode.kube.podspec import misfit
 from vnode.pods.changes import creatable, patches
 from vnode.pods.plan import Refuse, plan
+from vnode.pods.surroundings import needs
 from vnode.pods.translate import references, remote_pod
 from vnode.policy.images import rewritten
 from vnode.policy.overrides import ImageRule, Override
@@ -431,6 +432,25 @@ def test_a_new_configuration_that_does_not_fit_is_told_on_a_pod_that_runs() -> N
     assert plan(local, mirror_of(local, status=local.status()), None, broken, VIEW, NOW) == Refuse(
         names.OVERRIDE_FAILED, "overrides[0].patch[0]: remove /spec/none: there is no such place in the Pod"
     )
+
+
+FROM_CONFIG = {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}}}
+SETTINGS = Reference("ConfigMap", "settings")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [{"containers": [{"env": {"A": "x"}}]}, {"patch": [{"op": "remove", "path": "/spec/none"}]}],
+    ids=["leaves it out", "does not fit"],
+)
+def test_a_pod_that_runs_keeps_what_it_was_made_with_and_no_more(override: JsonDict) -> None:
+    local, new = pod(spec={"containers": [container(env=[FROM_CONFIG])]}), route_of(override)
+    assert needs(local, None, ROUTE, lambda *_: False) == {SETTINGS}
+    assert needs(local, mirror_of(local), new, lambda *_: True) == {SETTINGS}
+    assert needs(local, None, new, lambda *_: True) == set()
+    assert needs(local, mirror_of(local), new, lambda *_: False) == set()  # never copied for it
+    # The peer says that the mirror has it, and home's Pod knows nothing of it.
+    assert needs(pod(), mirror_of(local), new, lambda *_: True) == set()
 
 
 # --- for any overrides ---

@@ -21,7 +21,7 @@ Json = dict[str, Any]
 def test_help_teaches() -> None:
     first = run_cli("--help")
     assert first.returncode == 0
-    for command in ("run", "check", "remove", "demo"):
+    for command in ("run", "check", "diff", "remove", "demo"):
         assert command in first.stdout
     run = run_cli("run", "--help").stdout
     for flag in ("--config", "--peer", "--kubeconfig", "--deregister-on-exit", "--admin-port", "--log-format"):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.expect import eventually
-from tests.world.manifests import DIFFERS, MISFITS, deployment, pod, secret
+from tests.world.manifests import DIFFERS, MISFITS, config_map, deployment, pod, secret
 from tests.world.vnodes import Space, Vnode, is_ready, origin_uid, peer_config, run_cli, uid
 from vnode import names
 from vnode.devcluster.cluster import Cluster
@@ -87,7 +87,9 @@ def test_changed_overrides_reach_running_pods_by_what_can_be_changed_in_place(
 
     vnode = own_vnode(differing(labels={"tier": "1"})).start().wait_ready()
     space = new_space(peer_a, "edge-differs")
-    space.create(pod("runs", "edge-differs"))
+    variable = {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}}}
+    container = {"name": "main", "image": "simulated:1", "env": [variable]}
+    space.create(config_map("settings", {"a": "b"}), pod("runs", "edge-differs", containers=[container]))
     space.wait_ready("runs")
     first = space.mirror("runs")
     assert first is not None
@@ -97,7 +99,7 @@ def test_changed_overrides_reach_running_pods_by_what_can_be_changed_in_place(
     changed = differing(
         labels={"tier": "2"},
         images=[{"exact": "simulated:1", "tag": "2"}],
-        containers=[{"env": {"A": "b"}, "resources": {"limits": {"cpu": "1"}}}],
+        containers=[{"env": {"A": "b"}, "resources": {"limits": {"cpu": "1"}}}],  # which needs no ConfigMap
         patch=[{"op": "add", "path": "/spec/containers/-", "value": {"name": "mesh", "image": "simulated:1"}}],
     )
     settings = yaml.safe_load(vnode.config.read_text())
@@ -109,7 +111,7 @@ def test_changed_overrides_reach_running_pods_by_what_can_be_changed_in_place(
         assert uid(mirror) == uid(first)
         assert mirror["metadata"]["labels"]["tier"] == "2"
         (container,) = mirror["spec"]["containers"]
-        assert (container["image"], "env" in container) == ("simulated:2", False)
+        assert (container["image"], container["env"]) == ("simulated:2", [variable])
         return is_ready(space.pod("runs"))
 
     eventually("the mirror has what can be changed in place", reached)
@@ -120,3 +122,7 @@ def test_changed_overrides_reach_running_pods_by_what_can_be_changed_in_place(
     main, mesh = mirror["spec"]["containers"]
     assert (main["image"], main["env"], mesh["name"]) == ("simulated:2", [{"name": "A", "value": "b"}], "mesh")
     assert origin_uid(mirror) == uid(space.pods()["new"])
+    # What the Pod that runs was made with stays with it, and goes with it.
+    assert space.peer.find("ConfigMap", space.remote, "settings")
+    space.home.delete("Pod", space.name, "runs")
+    eventually("the copy goes", lambda: not space.peer.find("ConfigMap", space.remote, "settings"))

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from vnode import names
 from vnode.errors import Conflict, NotFound, Rejected, Unavailable
@@ -18,7 +18,8 @@ from vnode.kube.objects import Json, Key, Object, parse_object
 from vnode.pods.mirrors import Mirrors, origin
 from vnode.pods.plan import Action, Create, DeleteRemote, Refuse, ReleaseLocal, Update, WriteStatus, plan
 from vnode.pods.status import View, done, remote_condition_patch, started
-from vnode.pods.translate import references, remote_pod
+from vnode.pods.surroundings import Surroundings, needs
+from vnode.pods.translate import references
 from vnode.policy.route import Reference, Refused, Route
 from vnode.runtime.controller import REJECTED_RETRY_S, Controller
 from vnode.runtime.informer import Informer
@@ -30,19 +31,6 @@ log = logging.getLogger(__name__)
 WORKERS: Final = 16  # more only wait for the same apiservers, at more CPU: 32 cost a quarter more in a burst
 REFUSED_CAP_S: Final = 120.0
 LINGER_S: Final = 0.1  # a mirror's end follows its last status at once, as a rule: then the release says it all
-
-
-class Surroundings(Protocol):
-    """What must be at the peer before a mirror can be: its namespace, and what its spec refers to."""
-
-    async def prepare(self, namespace: str, wanted: Iterable[Reference]) -> list[Reference]:
-        """Have them; the references that home lacks are returned. Raises `Refused` (tell the user) or `ApiError`."""
-
-    def use(self, pod: Key, wanted: Iterable[Reference]) -> None:
-        """Say what a Pod needs from now on."""
-
-    def doubt(self, namespace: str) -> None:
-        """The peer says the namespace is not there."""
 
 
 class PodController:
@@ -142,12 +130,11 @@ class PodController:
 
     def _say_needs(self, local: Object) -> None:
         """A Pod that stays home has nothing copied: not one Secret leaves a namespace that is not offloaded."""
-        needs: Iterable[Reference] = ()
         travels = self._offloads(local.meta.namespace) or local.key in self._mirrors
+        needed: set[Reference] = set()
         if travels and not done(local):
-            with suppress(Refused):  # told on the Pod when it is looked at
-                needs = references(remote_pod(local, self._route)["spec"])
-        self._surroundings.use(local.key, needs)
+            needed = needs(local, self._mirrors.own(local), self._route, self._surroundings.holds)
+        self._surroundings.use(local.key, needed)
 
     def _remote_changed(self, _: Key, before: Object | None, now: Object | None) -> None:
         key = self._mirrors.changed(before, now)
@@ -240,10 +227,10 @@ class PodController:
             message = f"namespace {namespace} is not selected for offloading to {self._peer.side}"
             await self._refuse(local, names.NAMESPACE_NOT_OFFLOADED, message)
             return None  # a change of the namespace brings us back (`wake`)
-        needs = references(manifest["spec"])
-        self._surroundings.use(local.key, needs)
+        wanted = references(manifest["spec"])
+        self._surroundings.use(local.key, wanted)
         try:
-            missing = await self._surroundings.prepare(namespace, needs)
+            missing = await self._surroundings.prepare(namespace, wanted)
         except Refused as refused:
             return await self._refuse(local, refused.reason, str(refused))
         except Rejected as error:

@@ -85,6 +85,10 @@ class Reflector:
         else:
             self._uses.pop(pod, None)
 
+    def holds(self, namespace: str, wanted: Reference) -> bool:
+        """Whether the peer has a copy of ours of what Pods of home's `namespace` call so."""
+        return self._remote_meta(Ref(wanted.kind, namespace, wanted.name)) is not None
+
     async def remove_strays(self, mirrors: Iterable[Object]) -> None:
         """Remove copies from where they belong no more (the namespace's remote name was changed) and no mirror is."""
         used = {mirror.meta.namespace for mirror in mirrors}
