@@ -23,7 +23,8 @@ def store(vnode: Vnode, peer_b: Cluster, new_space: Callable[..., Space]) -> Spa
 
 def test_a_pod_gets_at_the_peer_what_its_overrides_say_and_home_stays_as_it_is(store: Space, vnode: Vnode) -> None:
     store.create(secret("edge-registry", {"a": "b"}))
-    resources = {"requests": {"cpu": "100m"}, "limits": {"cpu": "2", "memory": "64Mi"}}
+    amounts = {"memory": "64Mi"}
+    resources = {"requests": {"cpu": "100m", **amounts}, "limits": {"cpu": "2", **amounts}}
     container = {
         "name": "main",
         "image": "simulated:1",
@@ -36,7 +37,7 @@ def test_a_pod_gets_at_the_peer_what_its_overrides_say_and_home_stays_as_it_is(s
     (there,) = mirror["spec"]["containers"]
     assert there["image"] == "mirror.edge:5000/hub/library/simulated:1"
     assert there["env"] == [{"name": "PLACE", "value": "edge"}]
-    assert there["resources"] == {"requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}
+    assert there["resources"] == {"requests": {"cpu": "100m", **amounts}, "limits": {"cpu": "500m", **amounts}}
     assert mirror["spec"]["hostAliases"] == [{"ip": "10.0.0.9", "hostnames": ["registry"]}]
     assert mirror["spec"]["imagePullSecrets"] == [{"name": "edge-registry"}]
     assert store.peer.find("Secret", store.remote, "edge-registry")
@@ -66,17 +67,17 @@ def test_a_pod_that_an_override_does_not_fit_stays_pending_and_says_why(store: S
     assert shown.stderr == f"vnode: Pod {store.name}/misfits cannot run at edge-b: {names.OVERRIDE_FAILED}: {told}\n"
 
 
-def test_diff_tells_what_it_cannot_find_and_what_is_wrong_with_its_command_line(store: Space, vnode: Vnode) -> None:
-    found = ("diff", "-c", vnode.config, "--kubeconfig", vnode.home.plane.kubeconfig)
-    absent = run_cli(*found, "-n", store.name, "absent")
-    assert (absent.returncode, absent.stdout) == (1, "")
-    (line,) = absent.stderr.splitlines()
-    assert 'pods "absent" not found' in line
-    for wrong in ((), ("absent", "-f", "some.yaml"), ("-f", "some.yaml", "--peer", "edge-c")):
-        done = run_cli(*found, *wrong)
-        assert (done.returncode, done.stdout) == (2, "")
+def test_diff_tells_what_it_cannot_find_and_what_it_cannot_do(store: Space, vnode: Vnode) -> None:
+    asked = ("diff", "-c", vnode.config, "--kubeconfig", vnode.home.plane.kubeconfig, "-n", store.name, "absent")
+    for more, code, told in (
+        ((), 1, 'pods "absent" not found'),
+        (("-f", "x.yaml"), 2, "expected either a Pod's name or"),
+    ):
+        done = run_cli(*asked, *more)
+        assert (done.returncode, done.stdout) == (code, "")
         (line,) = done.stderr.splitlines()
         assert line.startswith("vnode: ")
+        assert told in line
 
 
 def test_changed_overrides_reach_running_pods_by_what_can_be_changed_in_place(
