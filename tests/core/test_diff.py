@@ -124,16 +124,20 @@ def test_what_cannot_travel_is_told_after_all_others(shown: Any, capsys: pytest.
             "m.yaml: Pod a: spec.containers[0]: object missing required field `image`",
         ),
         (
-            "{kind: Pod, metadata: {name: a, labels: {b: 1}}, spec: {containers: []}}",
+            "{kind: Pod, metadata: {name: a}, spec: {containers: []}}",
+            "m.yaml: Pod a: spec.containers: expected `array`",
+        ),
+        (
+            "{kind: Pod, metadata: {name: a, labels: {b: 1}}, spec: {containers: [{name: a, image: b}]}}",
             "m.yaml: Pod a: metadata.labels[...]: expected `str`, got `int`",
         ),
         (
-            "{kind: Pod, metadata: {name: a, annotations: {b: 2026-01-01}}, spec: {containers: []}}",
+            "{kind: Pod, metadata: {name: a, annotations: {b: 2026-01-01}}, spec: {containers: [{name: a, image: b}]}}",
             "m.yaml: Pod a: metadata.annotations[...]: expected `str`",
         ),
         (
-            "{kind: Pod, metadata: {name: a}, spec: {containers: [], volumes: [{secret: {secretName: b}}]}}",
-            "m.yaml: Pod a: spec.volumes[0]: object missing required field `name`",
+            "{kind: Pod, spec: {containers: [{name: a, image: b}], volumes: [{secret: {secretName: b}}]}}",
+            "m.yaml: Pod <name>: spec.volumes[0]: object missing required field `name`",
         ),
     ],
 )

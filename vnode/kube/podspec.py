@@ -5,10 +5,10 @@ it then may take for granted what the API guarantees. Fields that are not here a
 Called by `policy.misfits`, `pods.translate` and `diff`.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 
 class _Name(Struct):
@@ -136,7 +136,7 @@ class _Toleration(Struct):
 
 
 class _Spec(Struct, rename="camel"):
-    containers: list[_Container]
+    containers: Annotated[list[_Container], Meta(min_length=1)]
     init_containers: list[_Container] | None = None
     ephemeral_containers: list[_Container] | None = None
     volumes: list[_Volume] | None = None

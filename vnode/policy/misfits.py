@@ -132,7 +132,7 @@ def _spec_problems(key: str, override: Override) -> Iterator[str]:
         "topologySpreadConstraints": override.topologySpreadConstraints,
         "volumes": override.volumes,
     }
-    problem = misfit({"spec": {"containers": [], **given}})
+    problem = misfit({"spec": {"containers": [{"name": "any", "image": "any"}], **given}})
     if problem:
         yield f"{key}.{problem.removeprefix('spec.')}"
         return
