@@ -119,7 +119,7 @@ class ControlPlane(Startable):
 
     def start_component(self, component: str) -> None:
         """Start one component that is not running, on the ports and with the data it had."""
-        argv = [self.binaries[component], *flags(self._layout, component)]
+        argv: list[str | Path] = [self.binaries[component], *flags(self._layout, component)]
         self.processes.start(component, argv, env={**_LAZY_GC, **os.environ})
 
     def restart_apiserver(self, limit_s: float = 60) -> None:
