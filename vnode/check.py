@@ -59,6 +59,7 @@ PEER: Final[tuple[Right, ...]] = (
     Right("namespaces", ("get", "list", "create", "delete"), "namespaces for them"),
     Right("configmaps", ("get", "list", "watch", "create", "update", "delete"), "what Pods refer to"),
     Right("secrets", ("get", "list", "watch", "create", "update", "delete"), "what Pods refer to"),
+    Right("events", ("list", "watch"), "what happens to mirrors", "kubectl describe shows no Events of the peer"),
     Right("pods/log", ("get",), "logs", "kubectl logs"),
     Right("pods/exec", ("create",), "exec", "kubectl exec, cp, attach, debug, port-forward"),
     Right("pods/attach", ("create",), "attach", "kubectl exec, cp, attach, debug, port-forward"),

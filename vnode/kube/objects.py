@@ -5,7 +5,7 @@ Objects stay as the apiserver sent them. `Object` decodes an object's metadata o
 never heard of. Not here: anything that knows what a field means to vnode; that is `pods`, `node`, `reflect`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, DecimalException
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ class _WireListMeta(msgspec.Struct, rename="camel", gc=False):
 
 class _WireList(msgspec.Struct, gc=False):
     metadata: _WireListMeta
-    items: list[_Wire] | None = None
+    items: list[msgspec.Raw] | None = None
 
 
 class Object(msgspec.Struct, frozen=True, gc=False):
@@ -148,10 +148,20 @@ def parse_object(data: bytes | msgspec.Raw) -> Object:
     return _from_wire(_object.decode(data))
 
 
-def parse_list(data: bytes) -> tuple[list[Object], str, str]:
+def parse_metadata(data: bytes | msgspec.Raw) -> Object:
+    """Decode what `metadata_alone` leaves of an object."""
+    return metadata_alone(parse_object(data))
+
+
+def parse_flat(data: bytes | msgspec.Raw) -> Object:
+    """Decode one object of a kind without spec and status (an Event): `raw_spec` is the whole of it."""
+    return Object(_object.decode(data).metadata, bytes(data), b"")
+
+
+def parse_list(data: bytes, parse: Callable[[msgspec.Raw], Object] = parse_object) -> tuple[list[Object], str, str]:
     """Decode one page of a list: its objects, its resourceVersion, and its continue token ("" at the end)."""
     wire = _list.decode(data)
-    return [_from_wire(item) for item in wire.items or []], wire.metadata.resource_version, wire.metadata.continue_
+    return [parse(item) for item in wire.items or []], wire.metadata.resource_version, wire.metadata.continue_
 
 
 def parse_event(line: bytes) -> WatchEvent:

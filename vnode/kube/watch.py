@@ -8,7 +8,7 @@ stream that simply ended (a busy apiserver closes watches all the time). Used by
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,7 +16,7 @@ import msgspec
 
 from vnode.errors import ApiError, Gone, Idle, Rejected, TooLong, Unauthorized, Unavailable
 from vnode.kube.client import JSON, METADATA, METADATA_LIST, Client, Resource
-from vnode.kube.objects import Object, metadata_alone, parse_event, parse_list, parse_object, version_number
+from vnode.kube.objects import Object, parse_event, parse_flat, parse_list, parse_metadata, parse_object, version_number
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What to follow: a resource, selectors, and whether metadata alone will do (then `metadata_alone` is told).
+    """What to follow: a resource, selectors, and how its objects are told: `parse_metadata`, `parse_flat`, or whole.
 
     `optional`: a refusal (no such right) ends `follow` with `Rejected`, where it else waits for the right to be given.
     A credential that is refused is no such refusal; it is renewed.
@@ -82,6 +82,7 @@ class Source:
     resource: Resource
     params: Mapping[str, str] = field(default_factory=dict)
     metadata_only: bool = False
+    flat: bool = False
     optional: bool = False
 
     async def list(self) -> Listed:
@@ -95,14 +96,15 @@ class Source:
         params = {**self.params, "limit": str(limit)}
         while True:
             try:
-                page, version, more = parse_list(await self.client.list_page(self.resource, "", params, accept))
+                body = await self.client.list_page(self.resource, "", params, accept)
+                page, version, more = parse_list(body, self._parse)
             except TooLong:
                 if limit == 1:
                     raise
                 limit //= 2
                 params["limit"] = str(limit)
                 continue
-            items += map(metadata_alone, page) if self.metadata_only else page
+            items += page
             if not more:
                 return Listed(items, version_number(version))
             params["continue"] = more
@@ -136,8 +138,13 @@ class Source:
                         if event.type == "ERROR":
                             raise _stream_error(event.raw)
                         events.inc()
-                        item = parse_object(event.raw)
-                        yield event.type, metadata_alone(item) if self.metadata_only else item
+                        yield event.type, self._parse(event.raw)
+
+    @property
+    def _parse(self) -> Callable[[msgspec.Raw], Object]:
+        if self.metadata_only:
+            return parse_metadata
+        return parse_flat if self.flat else parse_object
 
 
 class _Status(msgspec.Struct):

@@ -99,6 +99,16 @@ class Lease:
         }
 
 
+async def last_renewed(home: Client, name: str) -> str:
+    """When the Node's Lease was renewed last, RFC 3339 in whole seconds; "" when there is none yet."""
+    try:
+        lease = _lease(await home.get(LEASES, Key(LEASE_NAMESPACE, name)))
+    except NotFound:
+        return ""
+    moment = str(lease.get("spec", {}).get("renewTime") or "")
+    return f"{moment[:19]}Z" if moment else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the probe says of the peer; `error` says what failed when it is not `up`."""

@@ -26,11 +26,12 @@ from vnode.kubelet.request import Bound, Located, NotStarted
 from vnode.kubelet.server import KubeletServer
 from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
-from vnode.node.heartbeat import Verdict
+from vnode.node.heartbeat import Verdict, last_renewed
 from vnode.node.manifest import Identity
 from vnode.node.view import nodes_informer, others_informer
 from vnode.pods.controller import PodController
 from vnode.pods.status import View
+from vnode.reflect.announcer import Announcer
 from vnode.reflect.controller import Reflector
 from vnode.reflect.kinds import KINDS
 from vnode.reflect.namespaces import RemoteNamespaces
@@ -109,6 +110,7 @@ class Session:
             metrics=metrics,
             now=now,
         )
+        self._announcer = Announcer(home.client, peer, self._local.store, self._remote.store, metrics)
         self._metrics = metrics
         self._now = now
         self._port = 0
@@ -153,6 +155,7 @@ class Session:
             group.create_task(self._recorder.run(), name=f"{self.spec.name}/events")
             group.create_task(self._kubelet.run(started), name=f"{self.spec.name}/kubelet")
             await opened.wait()
+            last_alive = await last_renewed(self._home.client, self.spec.node_name)
             node = self._node = await self._make_node(group)
             group.create_task(node.run(), name=f"{self.spec.name}/node")
             for informer in self._filling:
@@ -164,6 +167,7 @@ class Session:
             self._pods.begin()
             group.create_task(self._reflector.run(), name=f"{self.spec.name}/reflect")
             group.create_task(self._pods.controller.run(), name=f"{self.spec.name}/pods")
+            group.create_task(self._announcer.run(last_alive), name=f"{self.spec.name}/events-up")
             group.create_task(self._sweep(), name=f"{self.spec.name}/namespaces")
             node.on_peer_change(self._peer_changed)
             node.allow_ready()
