@@ -7,7 +7,7 @@ Rooms, top first; imports go down only (`lint-imports`), `|` are strangers:
 
 Pure modules, which decide and do no I/O: kube.{objects,podspec,syntax}, runtime.store, policy, schema, rules,
 node.{manifest,capacity,images,requests,patches}, pods.{fields,shape,placement,translate,changes,status,plan},
-reflect.kinds, kubelet.{exposition,measures,usage,usage_formats}.
+reflect.kinds, kubelet.{exposition,health,measures,usage,usage_formats}.
 
 Walks:
 - Pod down: home watch -> kube.watch -> runtime.informer/store -> key -> queue -> pods.controller -> pods.plan

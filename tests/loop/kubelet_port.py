@@ -94,7 +94,9 @@ async def kubelet(peer_handler: Handler, pods: Sequence[Bound] = ()) -> AsyncIte
 
 def reports_of(at_peer: Client, pods: Sequence[Bound], metrics: Metrics) -> Reports:
     """What the node `edge` tells of `pods`."""
-    return Reports("edge", lambda: pods, Stats(at_peer, "vnode.dev/node=edge", lambda: pods, utc_now), metrics)
+    return Reports(
+        "edge", lambda: pods, Stats(at_peer, "vnode.dev/node=edge", lambda: pods, utc_now), metrics, lambda: ()
+    )
 
 
 def trusting() -> ssl.SSLContext:

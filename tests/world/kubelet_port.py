@@ -146,7 +146,7 @@ class Port:
             port=0,
             door=Door(home, NODE, self.authority),
             locate=locate,
-            reports=Reports(NODE, lambda: (), Stats(peer, "", lambda: (), utc_now), self.metrics),
+            reports=Reports(NODE, lambda: (), Stats(peer, "", lambda: (), utc_now), self.metrics, lambda: ()),
             certificate=ServingCertificate(home, NODE, ["127.0.0.1"]),
             metrics=self.metrics,
         )

@@ -1,11 +1,11 @@
-"""A kubelet on itself and all its Pods: `/pods`, `/runningpods/`, `/stats/summary`, `/metrics` and below, `/configz`.
+"""A kubelet on itself and all its Pods: `/pods`, `/runningpods/`, `/stats/summary`, `/healthz`, `/metrics`, `/configz`.
 
 Read-only, and of this node's Pods under home's names only. Answers look as those of k8s.io/kubernetes v1.37
 pkg/kubelet/server/server.go. Called by `server`, behind the door.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from vnode.errors import Unavailable
 from vnode.kube.objects import Object
 from vnode.kubelet.auth import ALLOW_LIFE_S, DENY_LIFE_S, TOKEN_LIFE_S
+from vnode.kubelet.health import health, health_metrics
 from vnode.kubelet.measures import running_names
 from vnode.kubelet.request import Bound, BoundPods, Refused
 from vnode.kubelet.stats import Stats
@@ -25,15 +26,9 @@ from vnode.telemetry.metrics import Metrics
 JSON: Final = {"Content-Type": "application/json"}
 TEXT: Final = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 PODS_AT_ONCE: Final = 100
+PIECE: Final = 256 * 2**10
 WRITE_LIMIT_S: Final = 120.0
 
-_HEALTH: Final = b"".join(
-    [
-        b"# HELP kubernetes_healthcheck [STABLE] This metric records the result of a single healthcheck.\n",
-        b"# TYPE kubernetes_healthcheck gauge\n",
-        *(b'kubernetes_healthcheck{name="%b",type="healthz"} 1\n' % name for name in (b"log", b"ping", b"syncloop")),
-    ]
-)
 _CONFIG: Final = msgspec.json.encode(
     {
         "kubeletconfig": {
@@ -65,43 +60,55 @@ _CONFIG: Final = msgspec.json.encode(
 
 
 class Reports:
-    """Answers for one node. Constructing asks nothing."""
+    """Answers for one node. `problems` gives why its Pods are not served. Constructing asks nothing."""
 
-    def __init__(self, node: str, pods: BoundPods, stats: Stats, metrics: Metrics) -> None:
+    def __init__(
+        self, node: str, pods: BoundPods, stats: Stats, metrics: Metrics, problems: Callable[[], Sequence[str]]
+    ) -> None:
         self._node = node
+        self._problems = problems
         self._pods = pods
         self._stats = stats
         self._metrics = metrics
 
     async def serve(self, request: web.BaseRequest, report: str) -> web.StreamResponse:
-        """The answer to one of `request.REPORTS`. Raises `Refused`."""
+        """Give the answer to one of `request.REPORTS`. Raises `Refused`, or TimeoutError for a reader that is stuck."""
         match report:
             case "pods":
-                return await _stream_list(request, (_pod(bound.local) for bound in list(self._pods())))
+                return await _send_list(request, (_pod(bound.local) for bound in list(self._pods())))
             case "runningpods":
-                return await _stream_list(request, _running(list(self._pods())))
+                return await _send_list(request, _running(list(self._pods())))
             case "configz":
-                return web.Response(body=_CONFIG, headers=JSON)
+                return await _send(request, _CONFIG, JSON)
             case "stats/summary":
                 usage = await self._stats.usage()
                 if usage.failed:
                     raise Refused(500, "Internal Error: the peer tells nothing of its Pods")
-                return web.Response(body=await asyncio.to_thread(summary, usage, self._node), headers=JSON)
+                return await _send(request, await asyncio.to_thread(summary, usage, self._node), JSON)
+            case "metrics":
+                return await _send(request, self._metrics.render(), {"Content-Type": CONTENT_TYPE_LATEST})
+            case _ if report.startswith("metrics/"):
+                return await _send(request, await self._exposition(report), TEXT)
+            case _:
+                return self._health(request, report)
+
+    async def _exposition(self, report: str) -> bytes:
+        match report:
             case "metrics/resource":
                 usage = await self._stats.usage()
-                return web.Response(body=await asyncio.to_thread(resource_metrics, usage), headers=TEXT)
+                return await asyncio.to_thread(resource_metrics, usage)
             case "metrics/slis":
-                return web.Response(body=_HEALTH, headers=TEXT)
-            case "metrics":
-                return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+                return health_metrics(self._problems())
             case _:
-                return await self._peer_text(report)
+                try:
+                    return await self._stats.text(report)
+                except Unavailable as error:
+                    raise Refused(500, error.message) from error
 
-    async def _peer_text(self, report: str) -> web.Response:
-        try:
-            return web.Response(body=await self._stats.text(report), headers=TEXT)
-        except Unavailable as error:
-            raise Refused(500, error.message) from error
+    def _health(self, request: web.BaseRequest, report: str) -> web.Response:
+        check = report.removeprefix("healthz").removeprefix("/")
+        code, text = health(check, self._problems(), verbose="verbose" in request.rel_url.query)
+        return web.Response(status=code, text=text, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _pod(local: Object) -> bytes:
@@ -127,7 +134,20 @@ def _running(pods: Iterable[Bound]) -> Iterator[bytes]:
         yield msgspec.json.encode({"metadata": meta, "spec": {"containers": containers}, "status": {}})
 
 
-async def _stream_list(request: web.BaseRequest, items: Iterator[bytes]) -> web.StreamResponse:
+async def _send(request: web.BaseRequest, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+    """An answer that may be megabytes: who does not read it must not hold it for long."""
+    response = web.StreamResponse(headers=headers)
+    response.content_length = len(body)
+    async with asyncio.timeout(WRITE_LIMIT_S):
+        await response.prepare(request)
+        # In pieces: under TLS a single write is taken whole, however long, and nothing tells that it is stuck.
+        for start in range(0, 0 if request.method == "HEAD" else len(body), PIECE):
+            await response.write(body[start : start + PIECE])
+        await response.write_eof()
+    return response
+
+
+async def _send_list(request: web.BaseRequest, items: Iterator[bytes]) -> web.StreamResponse:
     """A PodList, some Pods at a time: all of them may be tens of megabytes. `items` of none is null."""
     response = web.StreamResponse(headers=JSON)
     async with asyncio.timeout(WRITE_LIMIT_S):

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from vnode.errors import VnodeError
 from vnode.kube.client import Client
 from vnode.kube.objects import Key, Object
+from vnode.kubelet.health import CHECKS
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,14 @@ _DISABLED: Final = {  # k8s.io/kubernetes v1.37 pkg/kubelet/server/server.go, ge
     "/debug/pprof": "profiling endpoint is disabled.\n",
     "/debug/flags/v": "flags endpoint is disabled.\n",
 }
-# What a kubelet tells of itself and all its Pods, as `reports` answers it. Those of go-restful may end with a slash.
+# What a kubelet tells of itself and all its Pods, as `reports` answers it. Those of go-restful may end with a slash and
+# look at the method, the others answer to any.
+_RESTFUL_REPORTS: Final = {"pods": ("GET",), "runningpods": ("GET",), "stats/summary": ("GET", "POST")}
 REPORTS: Final = frozenset(
     {
-        "pods",
-        "runningpods",
-        "stats/summary",
+        *_RESTFUL_REPORTS,
+        "healthz",
+        *(f"healthz/{check}" for check in CHECKS),
         "metrics",
         "metrics/resource",
         "metrics/probes",
@@ -37,10 +40,7 @@ REPORTS: Final = frozenset(
         "configz",
     }
 )
-_REPORT_PATHS: Final = {f"/{route}": route for route in REPORTS} | {
-    f"/{route}/": route for route in ("pods", "runningpods", "stats/summary")
-}
-_HEALTH: Final = {"/healthz", "/healthz/ping", "/healthz/log", "/healthz/syncloop"}
+_REPORT_PATHS: Final = {f"/{route}": route for route in REPORTS} | {f"/{route}/": route for route in _RESTFUL_REPORTS}
 
 # Segments after the route's own: with a UID there is one more, before the container.
 _SHAPES: Final[dict[str, dict[int, tuple[str, ...]]]] = {
@@ -51,6 +51,8 @@ _SHAPES: Final[dict[str, dict[int, tuple[str, ...]]]] = {
 }
 STREAMS: Final = frozenset({"exec", "attach", "portForward"})
 _METHODS: Final = {"containerLogs": ("GET",), **dict.fromkeys(STREAMS, ("GET", "POST"))}
+# go-restful has words of its own for what it does not know below these; elsewhere they are net/http's.
+_RESTFUL: Final = frozenset({*_SHAPES, "pods", "runningpods", "stats"})
 
 
 class Refused(VnodeError):
@@ -110,11 +112,8 @@ def parse(method: str, path: str) -> Call:
     """What is asked for, `path` being the request target before its query, as sent. Raises `Refused`."""
     if not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
         raise Refused(400, "invalid path\n")
-    if path in _HEALTH:
-        _allow(method, ("GET",))
-        return Call("healthz")
     if report := _REPORT_PATHS.get(path):
-        _allow(method, ("GET", "POST") if report == "stats/summary" else ("GET",))
+        _allow(method, _RESTFUL_REPORTS.get(report, (method,)))
         return Call(report)
     for prefix, text in _DISABLED.items():
         if path == prefix or path.startswith(f"{prefix}/"):
@@ -122,7 +121,7 @@ def parse(method: str, path: str) -> Call:
     route, *segments = path[1:].split("/")
     fields = _SHAPES.get(route, {}).get(len(segments))
     if fields is None or "" in segments:
-        raise Refused(404, "404 page not found\n")
+        raise Refused(404, "404: Page Not Found" if route in _RESTFUL else "404 page not found\n")
     _allow(method, _METHODS[route])
     return Call(route, **dict(zip(fields, segments, strict=True)))
 
@@ -132,7 +131,7 @@ def label(path: str) -> str:
     if report := _REPORT_PATHS.get(path):
         return report
     route = path[1:].partition("/")[0]
-    return route if route in _SHAPES or route == "healthz" else "other"
+    return route if route in _SHAPES else "other"
 
 
 def find(locate: Locate, call: Call) -> Located:
@@ -159,4 +158,4 @@ def unanswered(side: str, error: Exception) -> Refused:
 
 def _allow(method: str, methods: tuple[str, ...]) -> None:
     if method not in methods:
-        raise Refused(405, "Method Not Allowed", allow=", ".join(methods))
+        raise Refused(405, "405: Method Not Allowed", allow=", ".join(methods))

@@ -209,8 +209,6 @@ class KubeletServer:
             raise Refused(503, "authentication is not available") from None
         call = parse(request.method, path)
         match call.route:
-            case "healthz":
-                return web.Response(text="ok")
             case report if report in REPORTS:
                 return await self._reports.serve(request, report)
             case "containerLogs":

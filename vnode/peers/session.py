@@ -121,7 +121,9 @@ class Session:
             port=0,
             door=Door(home.client, node, home.authority, now),
             locate=self._locate,
-            reports=Reports(node, self._bound, Stats(peer, route.selector, self._bound, now), metrics),
+            reports=Reports(
+                node, self._bound, Stats(peer, route.selector, self._bound, now), metrics, lambda: self.unready
+            ),
             certificate=ServingCertificate(home.client, node, [home.address], now),
             metrics=metrics,
         )
