@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.loop.wire import Answer, Wire, at_work
+from vnode.kubelet import authority as authority_module
 from vnode.kubelet.authority import REFUSED_RETRY_S, ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate, self_signed
 from vnode.kubelet.server import server_context
@@ -193,7 +194,10 @@ async def test_the_published_client_ca_is_followed(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.looptime(False)
-async def test_a_client_ca_file_is_read(tmp_path: Path) -> None:
+async def test_a_client_ca_file_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(authority_module, "REREAD_EVERY_S", 0.02)
     path = tmp_path / "ca.crt"
     path.write_bytes(f"Zürich\n{CA}".encode("latin-1"))
 
@@ -203,5 +207,15 @@ async def test_a_client_ca_file_is_read(tmp_path: Path) -> None:
     authority, changed = ClientAuthority(Wire(nobody), str(path)), asyncio.Event()
     with authority.current.telling(changed):
         async with at_work(authority.run()), asyncio.timeout(10):
-            await changed.wait()
-    assert authority.current.value == CA
+            for pem in (CA, NEXT):
+                await changed.wait()
+                changed.clear()
+                assert authority.current.value == pem
+                path.unlink()
+                while not caplog.records:  # noqa: ASYNC110 - what is waited for knows no event
+                    await asyncio.sleep(0.01)
+                assert [record.message for record in caplog.records] == ["client CA cannot be read"]
+                assert authority.current.value == pem  # a file that is being replaced locks nobody out
+                caplog.clear()
+                (tmp_path / "next.crt").write_text(NEXT)
+                (tmp_path / "next.crt").rename(path)

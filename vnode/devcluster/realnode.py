@@ -165,6 +165,12 @@ class RealNode(Startable):
                         "x509": {"clientCAFile": str(self._cluster.ca)},
                     },
                     "authorization": {"mode": "Webhook"},
+                    # What a vnode's port has not, this one has off: the two are compared. Nor is the machine's own
+                    # `/var/log` anybody's business here.
+                    "enableSystemLogHandler": False,
+                    "enableProfilingHandler": False,
+                    "enableDebugFlagsHandler": False,
+                    "featureGates": dict.fromkeys(("ContainerCheckpoint", "ComponentStatusz", "ComponentFlagz"), False),
                     "containerRuntimeEndpoint": f"unix://{run / 'containerd.sock'}",
                     # The cgroups of a CI machine are often not ours to arrange: no hierarchy, no limits by QoS class.
                     "failCgroupV1": False,
