@@ -30,6 +30,8 @@ from vnode.kubelet.request import STREAMS, Refused
 
 log = logging.getLogger(__name__)
 
+# k8s.io/kubernetes v1.37 pkg/kubelet/apis/config/v1beta1/defaults.go: authentication.webhook.cacheTTL, for a token
+# that is none as well, and authorization.webhook.cacheAuthorizedTTL and cacheUnauthorizedTTL.
 TOKEN_LIFE_S: Final = 120.0
 ALLOW_LIFE_S: Final = 300.0
 DENY_LIFE_S: Final = 30.0
@@ -194,6 +196,7 @@ class Door:
             raise Refused(503, "authentication is not available") from error
 
     async def _review_token(self, token: str) -> _Known:
+        # Without audiences, as a kubelet's: a token for anybody but the apiserver is not authenticated.
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
         async with asyncio.timeout(REVIEW_LIMIT_S):
             answer = await self.home.create(TOKEN_REVIEWS, "", review)
