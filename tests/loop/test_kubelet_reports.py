@@ -161,15 +161,18 @@ async def test_an_answer_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         assert 'pod="b"' in await response.text()
 
 
-async def test_probes_are_the_kubelets_own_under_homes_names_and_none_where_they_are_not_ours_to_ask() -> None:
-    peer = Peer(kubelets("metrics/probes", PROBES))
+@pytest.mark.parametrize(("told", "untold"), [("probes", "cadvisor"), ("cadvisor", "probes")])
+async def test_what_the_peers_kubelets_alone_tell_comes_under_homes_names_and_is_nothing_where_we_may_not_ask(
+    told: str, untold: str
+) -> None:
+    peer = Peer(kubelets(f"metrics/{told}", PROBES))
     async with kubelet(peer.serve, PODS) as port:
         for _ in range(2):
-            async with port.get("/metrics/probes") as response:
+            async with port.get(f"/metrics/{told}") as response:
                 assert (await response.text()).splitlines() == [
                     f'prober_probe_total{{namespace="shop",pod="{name}",pod_uid="u-{name}"}} 2' for name in ("a", "b")
                 ]
-        async with port.get("/metrics/cadvisor") as response:
+        async with port.get(f"/metrics/{untold}") as response:
             assert (response.status, await response.text()) == (200, "")
     assert len(peer.asked) == 4
 
