@@ -118,12 +118,17 @@ def apply(plane: ControlPlane, *objects: dict[str, Any]) -> None:
 class Port:
     """The server in a loop and thread of its own, for kubectl is waited for in the test's.
 
-    It is the kubelet of the Pods `shop/web-1` and `shop/ghost`, whose mirrors are to be of that name in `shop-home`.
+    It is the kubelet of the Pods `shop/web-1` and `shop/ghost`, whose mirrors are to be of that name in `remote`.
+    `client_ca` is the file of that setting.
     """
 
-    def __init__(self, home: ControlPlane, peer: ControlPlane) -> None:
+    def __init__(
+        self, home: ControlPlane, peer: ControlPlane, *, remote: str = "shop-home", client_ca: str = ""
+    ) -> None:
         self._home = home
         self._peer = peer
+        self._remote = remote
+        self._client_ca = client_ca
         self.metrics = Metrics()
         self.port = 0
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
@@ -137,9 +142,9 @@ class Port:
 
         def locate(namespace: str, pod: str) -> Located | None:
             ours = namespace == "shop" and pod in ("web-1", "ghost")
-            return Located(peer, Key("shop-home", pod), UID) if ours else None
+            return Located(peer, Key(self._remote, pod), UID) if ours else None
 
-        self.authority = ClientAuthority(home)
+        self.authority = ClientAuthority(home, self._client_ca)
         server = KubeletServer(
             node=NODE,
             address="127.0.0.1",
@@ -190,16 +195,21 @@ class Port:
 
     def connect(self, client: Pair | None, directory: Path) -> http.client.HTTPSConnection:
         """A connection as any program makes it, maybe with a client certificate. Does not verify the port's own."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if client is not None:
-            context.load_cert_chain(*client.write(directory, "client"))
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
+        return connect("127.0.0.1", self.port, client, directory)
 
     def ask(self, path: str, *, method: str = "GET", token: str = "") -> tuple[int, str]:
         """Status and text of one request, with a bearer token or nothing. The path goes out as it is."""
         with contextlib.closing(self.connect(None, Path())) as connection:
             return ask(connection, path, method=method, token=token)
+
+
+def connect(address: str, port: int, client: Pair | None, directory: Path) -> http.client.HTTPSConnection:
+    """As `Port.connect`, to any kubelet's port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if client is not None:
+        context.load_cert_chain(*client.write(directory, "client"))
+    return http.client.HTTPSConnection(address, port, timeout=30, context=context)
 
 
 def ask(connection: http.client.HTTPSConnection, path: str, *, method: str = "GET", token: str = "") -> tuple[int, str]:
@@ -240,8 +250,8 @@ def port_world(binaries: Binaries, directory: Path, peer: ControlPlane, *, kubel
             patch = json.dumps({"status": status})
             home.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", patch)
             apply(peer, namespace("shop-home"))
-            _wait_for_account(home, "shop")
-            _wait_for_account(peer, "shop-home")
+            wait_for_account(home, "shop")
+            wait_for_account(peer, "shop-home")
             apply(home, *(pod("shop", name, NODE) for name in ("web-1", "ghost", "stranger")))
             node = json.loads(peer.kubectl("get", "nodes", "-o", "json").stdout)["items"][0]["metadata"]["name"]
             apply(peer, pod("shop-home", "web-1", node))
@@ -252,6 +262,7 @@ def port_world(binaries: Binaries, directory: Path, peer: ControlPlane, *, kubel
             peer.kubectl("delete", "namespace", "shop-home", timeout=120)
 
 
-def _wait_for_account(plane: ControlPlane, name: str) -> None:
+def wait_for_account(plane: ControlPlane, name: str) -> None:
+    """Return when Pods can be made in the namespace."""
     there = ("get", "serviceaccount", "default", "-n", name)
     eventually(f"Pods can be made in {name}", lambda: plane.kubectl(*there, check=False).returncode == 0)

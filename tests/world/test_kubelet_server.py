@@ -1,4 +1,7 @@
-"""A kubelet's port behind a real apiserver: the serving certificate, logs against direct ones, the door, the end."""
+"""A kubelet's port behind a real apiserver: the serving certificate, logs against direct ones, the end.
+
+The door is in `test_kubelet_door.py`.
+"""
 
 import contextlib
 import datetime
@@ -13,17 +16,14 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.expect import eventually
-from tests.world.kubelet_port import LOGS, NODE, Port, World, ask, port_world
+from tests.world.kubelet_port import LOGS, NODE, Port, World, port_world
 from vnode.devcluster.build import Binaries
 from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.kwok import write_log
-from vnode.devcluster.pki import Authority, Pair
+from vnode.kubelet import certificate
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,19 @@ def world(unapproved: World, refusal: str) -> World:
 
 def test_a_verifying_apiserver_takes_the_port_once_its_certificate_is_approved(refusal: str, world: World) -> None:
     assert "failed to verify certificate" in refusal
-    trust = ssl.create_default_context(cafile=str(world.home.ca))
     for name in ("127.0.0.1", NODE):
-        with (
-            socket.create_connection(("127.0.0.1", world.port.port), timeout=10) as plain,
-            trust.wrap_socket(plain, server_hostname=name) as connection,
-        ):
-            leaf = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
-            assert leaf.subject.rfc4514_string() == f"CN=system:node:{NODE},O=system:nodes"
+        leaf = served(world, world.port, name)
+        assert leaf.subject.rfc4514_string() == f"CN=system:node:{NODE},O=system:nodes"
+
+
+def served(world: World, port: Port, name: str) -> x509.Certificate:
+    """The certificate that a client gets which verifies it for `name`, as the apiserver does. Raises OSError."""
+    trust = ssl.create_default_context(cafile=str(world.home.ca))
+    with (
+        socket.create_connection(("127.0.0.1", port.port), timeout=10) as plain,
+        trust.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
 
 @pytest.mark.parametrize(
@@ -130,149 +135,6 @@ def test_a_pod_without_its_mirror_is_told_in_the_kubelets_words(world: World) ->
     assert 'container "app" in pod "ghost" is not available' in done.stderr
 
 
-def jane(world: World, directory: Path) -> http.client.HTTPSConnection:
-    return world.port.connect(world.home.authority.issue("jane", ["devs"]), directory)
-
-
-def test_nobody_gets_past_the_door(world: World) -> None:
-    for path in (LOGS, "/healthz", "/metrics", "/pods", "/", "/nothing", "//", "/..", "/containerLogs/%2e%2e"):
-        assert world.port.ask(path) == (401, "Unauthorized"), path
-    for token in ("nonsense", world.token("reader")[:-4] + "AAAA"):
-        assert world.port.ask(LOGS, token=token) == (401, "Unauthorized")
-
-
-def test_a_user_without_the_right_is_forbidden_everywhere(world: World) -> None:
-    token = world.token("nobody")
-    nobody = "Forbidden (user=system:serviceaccount:shop:nobody"
-    for path, subresources in ((LOGS, "proxy"), ("/healthz", "healthz proxy"), ("/metrics", "metrics")):
-        wanted = f"{nobody}, verb=get, resource=nodes, subresource(s)=[{subresources}])\n"
-        assert world.port.ask(path, token=token) == (403, wanted)
-    assert world.port.ask("/nothing", token=token)[0] == 403
-    assert world.port.ask("/containerLogs/shop/../x", token=token)[0] == 403
-
-
-def test_a_user_with_the_right_reads_logs_but_cannot_run_commands(world: World) -> None:
-    token = world.token("reader")
-    assert world.port.ask(f"{LOGS}?tailLines=0", token=token) == (200, "")
-    assert world.port.ask("/healthz", token=token) == (200, "ok")
-    for method in ("GET", "POST"):  # upstream, get on nodes/proxy opens the GET
-        code, text = world.port.ask("/exec/shop/web-1/app?command=id&output=1", method=method, token=token)
-        assert (code, "verb=create" in text) == (403, True)
-    for path in ("/attach/shop/web-1/app", "/portForward/shop/web-1"):
-        assert world.port.ask(path, token=token)[0] == 403
-
-
-def test_another_nodes_pod_is_not_found_and_path_tricks_lead_nowhere(world: World) -> None:
-    token = world.token("reader")
-    assert world.port.ask("/containerLogs/shop/stranger/app", token=token) == (404, 'pod "stranger" does not exist')
-    assert world.port.ask("/containerLogs/default/web-1/app", token=token) == (404, 'pod "web-1" does not exist')
-    for path in (
-        "/containerLogs/default/../shop/web-1/app",
-        "/containerLogs/shop/x/%2e%2e/web-1/app",
-        "/containerLogs/shop/x%2f..%2fweb-1/app",
-        "/containerLogs//web-1/app",
-        "//containerLogs/shop/web-1/app",
-        "/healthz/../containerLogs/shop/web-1/app",
-        f"https://127.0.0.1{LOGS}",
-    ):
-        assert world.port.ask(path, token=token) == (400, "invalid path\n"), path
-    assert world.port.ask("/podz", token=token) == (404, "404 page not found\n")
-    assert world.port.ask(f"{LOGS}?tailLines=x", token=token) == (400, '{"message": "Unable to decode query."}')
-
-
-def test_a_client_certificate_is_its_user(world: World, tmp_path: Path) -> None:
-    with contextlib.closing(jane(world, tmp_path)) as connection:
-        for _ in range(2):
-            assert ask(connection, f"{LOGS}?tailLines=0") == (200, "")
-        assert ask(connection, LOGS, method="HEAD") == (403, "")
-    joe = world.home.authority.issue("joe")
-    with contextlib.closing(world.port.connect(joe, tmp_path)) as connection:
-        assert ask(connection, "/healthz") == (200, "ok")
-        assert ask(connection, LOGS)[0] == 403
-
-
-def turned_away(connection: http.client.HTTPSConnection) -> bool:
-    """Whether the handshake fails; in TLS 1.3 a client learns that with its first read."""
-    with contextlib.closing(connection):
-        try:
-            ask(connection, LOGS)
-        except (ssl.SSLError, ConnectionError):
-            return True
-        return False
-
-
-def forged(authority: Authority, *, usage: x509.ObjectIdentifier, age: datetime.timedelta) -> Pair:
-    """A certificate of jane's that the CA did sign, but for another use or another time."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jane")])
-    issuer = x509.load_pem_x509_certificate(authority.cert)
-    signer = serialization.load_pem_private_key(authority.pair.key, None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    lifetime = datetime.timedelta(hours=1)
-    builder = x509.CertificateBuilder(issuer.subject, name, key.public_key(), 7, now - age, now - age + lifetime)
-    signed = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False).sign(signer, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return Pair(signed.public_bytes(pem), private)
-
-
-def test_a_certificate_that_does_not_prove_a_client_is_no_user(world: World, tmp_path: Path) -> None:
-    ours, second = world.home.authority, datetime.timedelta(seconds=60)
-    bad = {
-        "another CA": Authority("elsewhere").issue("jane"),
-        "a CA of the same name": Authority(f"{world.home.name}-ca").issue("jane", ["system:masters"]),
-        "the peer's CA": world.peer.authority.issue("jane"),
-        "for servers": forged(ours, usage=ExtendedKeyUsageOID.SERVER_AUTH, age=second),
-        "expired": forged(ours, usage=ExtendedKeyUsageOID.CLIENT_AUTH, age=datetime.timedelta(days=1)),
-    }
-    for what, pair in bad.items():
-        assert turned_away(world.port.connect(pair, tmp_path)), what
-    good = forged(ours, usage=ExtendedKeyUsageOID.CLIENT_AUTH, age=second)
-    with contextlib.closing(world.port.connect(good, tmp_path)) as connection:
-        assert ask(connection, f"{LOGS}?tailLines=0") == (200, "")
-
-
-def test_who_came_by_a_ca_that_is_replaced_has_to_come_again(world: World, tmp_path: Path) -> None:
-    authority, loop = world.port.authority.current, world.port.loop
-    ours, other = authority.value, Authority("next").cert.decode()
-    with contextlib.closing(jane(world, tmp_path)) as connection:
-        assert ask(connection, f"{LOGS}?tailLines=0")[0] == 200
-        loop.call_soon_threadsafe(authority.put, other)
-        try:
-            assert connection.sock is not None
-            assert connection.sock.recv(1) == b""  # closed by the server
-            assert turned_away(jane(world, tmp_path))
-            # Tokens are not concerned.
-            assert world.port.ask("/healthz", token=world.token("reader")) == (200, "ok")
-        finally:
-            loop.call_soon_threadsafe(authority.put, ours)
-    with contextlib.closing(jane(world, tmp_path)) as connection:
-        assert ask(connection, f"{LOGS}?tailLines=0")[0] == 200
-
-
-def test_old_tls_is_not_spoken(world: World) -> None:
-    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
-    old.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
-    with (
-        socket.create_connection(("127.0.0.1", world.port.port), timeout=10) as plain,
-        pytest.raises((ssl.SSLError, ConnectionError)),
-        old.wrap_socket(plain),
-    ):
-        pass
-
-
-def test_oversized_heads_are_refused(world: World) -> None:
-    with contextlib.closing(world.port.connect(None, Path())) as connection:
-        connection.request("GET", f"/{'x' * 100_000}")
-        assert connection.getresponse().status == 400
-    with contextlib.closing(world.port.connect(None, Path())) as connection:
-        connection.request("GET", LOGS, headers={"Authorization": f"Bearer {'x' * 50_000}"})
-        assert connection.getresponse().status == 400
-
-
 def test_without_homes_verdict_nobody_gets_in(world: World) -> None:
     known, fresh = world.token("reader"), world.token("reader")
     assert world.port.ask("/healthz", token=known) == (200, "ok")
@@ -286,6 +148,41 @@ def test_without_homes_verdict_nobody_gets_in(world: World) -> None:
         world.home.start_component("kube-apiserver")
         world.home.wait_ready()
     assert world.port.ask("/healthz", token=fresh) == (200, "ok")
+
+
+def test_a_renewed_certificate_serves_who_comes_anew_and_running_streams_go_on(
+    world: World, peer_a: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A signer's shortest life is ten minutes: renew what was just issued.
+    monkeypatch.setattr(certificate, "RENEW_AT", 0.0)
+    monkeypatch.setattr(certificate, "SOONEST", datetime.timedelta(seconds=2))
+    before = set(requests(world.home))
+    port = Port(world.home, world.peer)
+    port.start()
+
+    def serial() -> int:
+        """Of the certificate that is served, once all that was asked for is approved."""
+        if asked := set(requests(world.home)) - before:
+            world.home.kubectl("certificate", "approve", *asked)
+        try:
+            return served(world, port, "127.0.0.1").serial_number
+        except ssl.SSLError:  # it signed it itself
+            return 0
+
+    try:
+        first = eventually("the port has a certificate", serial, 30)
+        with contextlib.closing(port.connect(None, Path())) as connection:
+            connection.putrequest("GET", f"{LOGS}?follow=true&tailLines=1")
+            connection.putheader("Authorization", f"Bearer {world.token('reader')}")
+            connection.endheaders()
+            stream = connection.getresponse()
+            assert stream.readline()
+            eventually("the port has another certificate", lambda: serial() not in (0, first), 30)
+            write_log(peer_a.kwok.log_file, ["after the renewal"])
+            assert stream.readline() == b"after the renewal\n"
+    finally:
+        port.stop()
+        world.home.kubectl("delete", *(set(requests(world.home)) - before))
 
 
 def test_a_restart_files_one_request_and_ends_followers_within_two_seconds(world: World) -> None:

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.expect import eventually
 from tests.followers import follow_many
+from tests.world.api import Api
 from tests.world.manifests import deployment, job, pod
 from tests.world.vnodes import Space, Vnode, is_ready, peer_config
 from vnode.devcluster.cluster import Cluster
@@ -180,10 +182,36 @@ def test_the_node_reads_as_a_real_one(real_vnode: Vnode, home: Cluster, real_pee
     assert {name for image in status["images"] for name in image["names"]} == {
         name for image in real_status["images"] for name in image["names"]
     }
-    assert status.keys() >= real_status.keys() - {"config", "features", "runtimeHandlers", "volumesInUse"}
+    assert conditions(status).keys() == conditions(real_status).keys()
+    for kind, shown in conditions(status).items():
+        real_shown = conditions(real_status)[kind]
+        assert (shown.keys(), shown["status"]) == (real_shown.keys(), real_shown["status"])
+        assert kind == "Ready" or shown["reason"] == real_shown["reason"]
+    assert status["capacity"].items() >= real_status["capacity"].items()
+    assert status["allocatable"].keys() == status["capacity"].keys() >= real_status["allocatable"].keys()
+    info, real_info = status["nodeInfo"], real_status["nodeInfo"]
+    assert info.keys() == real_info.keys() - {"runningInUserNamespace"}
+    assert not {key for key in info if info[key] != real_info[key]} - {"machineID", "systemUUID", "bootID"}
+    # What only one machine can say of itself stays unsaid.
+    unsaid = {"config", "features", "runtimeHandlers", "volumesAttached", "volumesInUse"}
+    assert status.keys() == real_status.keys() - unsaid
 
+    eventually("the Lease is there", lambda: Api(home.plane).find("Lease", "kube-node-lease", NODE))
     described = home.plane.kubectl("describe", "node", NODE).stdout
     real_described = real_peer.plane.kubectl("describe", "node", real).stdout
     sections = re.compile(r"^([A-Z][A-Za-z- ]+):", re.M)
-    assert set(sections.findall(described)) >= set(sections.findall(real_described)) - {"PodCIDR", "PodCIDRs"}
+    assert set(sections.findall(described)) == set(sections.findall(real_described)) - {"PodCIDR", "PodCIDRs"}
+    facts = re.compile(r"^  ([A-Z][A-Za-z ]+): .*$", re.M)
+    assert facts.findall(section(described, "System Info")) == facts.findall(section(real_described, "System Info"))
+    assert "HolderIdentity:  " + NODE in section(described, "Lease")
     assert "<unknown>" not in described
+
+
+def conditions(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A Node's conditions by type."""
+    return {each["type"]: each for each in status["conditions"]}
+
+
+def section(described: str, name: str) -> str:
+    """What `kubectl describe` says below `name`."""
+    return re.split(r"^(?=\S)", described.split(f"\n{name}:", 1)[1], maxsplit=1, flags=re.M)[0]
