@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.bench.burst import burst
 from tests.bench.logs import logs
+from tests.bench.streams import streams
 
 parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
 scenarios = parser.add_subparsers(dest="scenario", required=True)
@@ -16,12 +17,17 @@ command.add_argument("--singles", type=int, default=50, help="then so many Pods 
 command = scenarios.add_parser("logs", help="followers of a real container's log (root, containerd)")
 command.add_argument("--followers", type=int, default=50)
 command.add_argument("--lines", type=int, default=50)
+command = scenarios.add_parser("streams", help="exec, logs and cp of a real container, and idle sessions (root)")
+command.add_argument("--sessions", type=int, default=500, help="idle exec sessions")
+command.add_argument("--mib", type=int, default=100, help="size of the file that is copied")
 arguments = parser.parse_args()
 
 if arguments.scenario == "burst":
     figures = burst(arguments.pods, arguments.singles)
-else:
+elif arguments.scenario == "logs":
     figures = logs(arguments.followers, arguments.lines)
+else:
+    figures = streams(arguments.sessions, arguments.mib)
 figures["at"] = datetime.now(UTC).isoformat(timespec="seconds")
 print(json.dumps(figures, indent=2))
 with (Path(__file__).parent / "results.jsonl").open("a") as results:

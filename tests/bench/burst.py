@@ -138,4 +138,4 @@ def _spread(start: dict[str, float], end: dict[str, float]) -> dict[str, float]:
 def spread(times: list[float]) -> dict[str, float]:
     """Percentiles, in seconds."""
     cuts = statistics.quantiles(times, n=100, method="inclusive") if len(times) > 1 else times * 99
-    return {f"p{percent}": round(cuts[percent - 1], 3) for percent in (50, 95, 99)}
+    return {f"p{percent}": round(cuts[percent - 1], 4) for percent in (50, 95, 99)}

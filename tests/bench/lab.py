@@ -1,6 +1,7 @@
-"""The bench's machine: a home and a peer control plane, KWOK nodes in the peer, and vnode between, on loopback."""
+"""The bench's machine: a home and a peer control plane, nodes in the peer, and vnode between, on loopback."""
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -15,8 +16,11 @@ from pathlib import Path
 
 import yaml
 
+from tests.expect import eventually
 from vnode.devcluster.build import CONTROL_PLANE, ensure_binaries
+from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.controlplane import ControlPlane, start_together
+from vnode.devcluster.images import BUSYBOX
 from vnode.devcluster.kwok import Kwok
 
 _SAMPLE = re.compile(
@@ -75,10 +79,17 @@ class VnodeProcess:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def rss_mib(self) -> float:
+        """The memory it holds now."""
+        return self._status_mib("VmRSS")
+
     def peak_rss_mib(self) -> float:
         """The most memory it ever held."""
+        return self._status_mib("VmHWM")
+
+    def _status_mib(self, field: str) -> float:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        return int(re.search(rf"{field}:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
     def stop(self) -> None:
         self._process.terminate()
@@ -87,9 +98,41 @@ class VnodeProcess:
 
 
 @contextlib.contextmanager
+def real_lab() -> Iterator[Lab]:
+    """A peer whose one node runs containers, for the length of the block. Needs root and containerd."""
+    binaries = ensure_binaries((*CONTROL_PLANE, "kubelet"), _say)
+    with tempfile.TemporaryDirectory(prefix="vnode-bench-") as folder, contextlib.ExitStack() as stack:
+        directory = Path(folder)
+        home = stack.enter_context(Cluster("home", directory / "home", binaries, index=0)).plane
+        peer = stack.enter_context(Cluster("edge", directory / "edge", binaries, index=1, real=1)).plane
+        vnode = VnodeProcess(directory, home, peer)
+        stack.callback(vnode.stop)
+        vnode.wait_ready()
+        yield Lab(home, peer, vnode)
+
+
+@contextlib.contextmanager
+def running(lab: Lab, name: str, script: str) -> Iterator[None]:
+    """A Pod `default/name` at home whose one container runs `script`; its mirror is in `default-home`."""
+    container = {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script], "imagePullPolicy": "IfNotPresent"}
+    spec = {
+        "nodeSelector": {"vnode.dev/peer": "edge"},
+        "tolerations": [{"key": "vnode.dev/peer", "operator": "Exists"}],
+        "terminationGracePeriodSeconds": 0,
+        "containers": [container],
+    }
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    lab.home.kubectl("create", "-f", "-", input=json.dumps(manifest))
+    lab.home.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
+    yield
+    lab.home.kubectl("delete", "pod", name)
+    eventually("the container is gone", lambda: name not in lab.peer.kubectl("get", "pods", "-A").stdout)
+
+
+@contextlib.contextmanager
 def lab() -> Iterator[Lab]:
-    """Everything up, for the length of the block."""
-    binaries = ensure_binaries((*CONTROL_PLANE, "kwok"), lambda line: print(line, file=sys.stderr))
+    """A peer with simulated nodes, for the length of the block."""
+    binaries = ensure_binaries((*CONTROL_PLANE, "kwok"), _say)
     with tempfile.TemporaryDirectory(prefix="vnode-bench-") as folder, contextlib.ExitStack() as stack:
         directory = Path(folder)
         home = ControlPlane("home", directory / "home", binaries, service_cidr="10.96.0.0/16")
@@ -105,3 +148,7 @@ def lab() -> Iterator[Lab]:
         stack.callback(vnode.stop)
         vnode.wait_ready()
         yield Lab(home, peer, vnode)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
