@@ -32,7 +32,7 @@ from vnode.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS: Final = 1024  # about 0.3 MB each; those in their handshake count
+MAX_CONNECTIONS: Final = 1024  # about 0.1 MB each; those in their handshake count
 MAX_LINE: Final = 64 * 2**10  # a command to exec stands in the request line
 MAX_HEADER: Final = 16 * 2**10
 MAX_HEADERS: Final = 64

@@ -23,7 +23,7 @@ from vnode.kubelet.request import Call, Located, Refused, unanswered
 from vnode.kubelet.splice import Leg, splice
 from vnode.names import USER_AGENT
 
-MAX_SESSIONS: Final = 500  # about 0.6 MB each
+MAX_SESSIONS: Final = 500  # about 0.2 MB each
 ANSWER_LIMIT_S: Final = 40.0  # the peer's apiserver gives its kubelet 30
 REFUSAL_LIMIT_S: Final = 10.0
 MAX_REFUSAL: Final = 64 * 2**10
