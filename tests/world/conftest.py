@@ -5,6 +5,7 @@ Tests share them: make objects with names of your own, and do not stop what you 
 """
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ def binaries() -> Binaries:
     return ensure_binaries(_BINARIES, lambda _: None)
 
 
+@pytest.fixture(scope="session")
+def peer_binaries(binaries: Binaries) -> Binaries:
+    """The peers': the same, but for components that `tests.skew` has of another version."""
+    others = os.environ.get("VNODE_PEER_BINARIES")
+    return Binaries({**binaries.paths, **{path.name: path for path in Path(others).iterdir()}}) if others else binaries
+
+
 @dataclass(frozen=True)
 class _World:
     home: Cluster
@@ -48,13 +56,13 @@ class _World:
 
 
 @pytest.fixture(scope="session")
-def _world(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_World]:
+def _world(binaries: Binaries, peer_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_World]:
     directory = tmp_path_factory.mktemp("world")
     clusters = [
         # One node at home as well: what must not run at a peer is to run somewhere.
         Cluster("home", directory / "home", binaries, index=0, simulated=1),
-        Cluster("peer-a", directory / "peer-a", binaries, index=1, simulated=2),
-        Cluster("peer-b", directory / "peer-b", binaries, index=2, simulated=2),
+        Cluster("peer-a", directory / "peer-a", peer_binaries, index=1, simulated=2),
+        Cluster("peer-b", directory / "peer-b", peer_binaries, index=2, simulated=2),
     ]
     start_together(clusters)
     yield _World(*clusters)
@@ -81,11 +89,11 @@ def peer_b(_world: _World) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def real_peer(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def real_peer(peer_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A peer cluster with one node where containers truly run; skips, with the reason, where that cannot be."""
     if reason := available():
         pytest.skip(reason)
-    cluster = Cluster("real-peer", tmp_path_factory.mktemp("real-peer"), binaries, index=3, real=1)
+    cluster = Cluster("real-peer", tmp_path_factory.mktemp("real-peer"), peer_binaries, index=3, real=1)
     cluster.start()
     yield cluster
     _end(cluster)

@@ -29,18 +29,13 @@ _GO = (1, 26)
 
 Say = Callable[[str], None]
 
-_KUBE_LDFLAGS = " ".join(
-    ["-s", "-w"]
-    + [
-        f"-X {package}.{variable}={value}"
-        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-        for variable, value in (
-            ("gitVersion", f"v{KUBERNETES}"),
-            ("gitMajor", KUBERNETES.split(".")[0]),
-            ("gitMinor", KUBERNETES.split(".")[1]),
-        )
-    ]
-)
+
+def kube_ldflags(version: str) -> str:
+    """Linker flags that stamp `version` (`1.37.2`): clients would see `v0.0.0-master`."""
+    major, minor, _ = version.split(".")
+    stamps = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return " ".join(["-s -w", *(f"-X {at}.{name}={value}" for at in packages for name, value in stamps.items())])
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,9 @@ class _Recipe:
 
 def _kube(name: str, seconds: int, version_args: tuple[str, ...] = ("--version",)) -> _Recipe:
     minor = re.escape(KUBERNETES.rpartition(".")[0])
-    return _Recipe("kubernetes", f"k8s.io/kubernetes/cmd/{name}", _KUBE_LDFLAGS, version_args, rf"v{minor}\.", seconds)
+    return _Recipe(
+        "kubernetes", f"k8s.io/kubernetes/cmd/{name}", kube_ldflags(KUBERNETES), version_args, rf"v{minor}\.", seconds
+    )
 
 
 _RECIPES: Mapping[str, _Recipe] = {
