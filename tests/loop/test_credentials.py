@@ -26,7 +26,8 @@ from tests.builders import NOW
 from vnode.devcluster.pki import Authority
 from vnode.errors import ConfigError, Unavailable
 from vnode.kube import credentials as module
-from vnode.kube.credentials import Connection, Credentials, from_kubeconfig, home, in_cluster
+from vnode.kube import tls
+from vnode.kube.credentials import Connection, Credentials, HeldKubeconfig, from_kubeconfig, home, in_cluster
 
 SECRET = "sesame-open-7"
 
@@ -103,16 +104,16 @@ def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(module, "_resolve_in_child", _resolve_here)
 
 
-async def _resolve_here(paths: str, context: str) -> dict[str, Any]:
+async def _resolve_here(place: str, asked: dict[str, str]) -> dict[str, Any]:
     """The child's very code, in this process."""
     answer = io.StringIO()
-    request = io.StringIO(json.dumps({"paths": paths, "context": context}))
+    request = io.StringIO(json.dumps(asked))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(answer):
         patch.setattr(sys, "stdin", request)
         module._main()
     settings: dict[str, Any] = json.loads(answer.getvalue())
     if "error" in settings:
-        raise Unavailable(f"{paths}: {settings['error']}")
+        raise Unavailable(f"{place}: {settings['error']}")
     return settings
 
 
@@ -289,6 +290,32 @@ async def test_the_child_tells_its_failure_in_one_line(tmp_path: Path, child: No
 
 
 # --- exec plugins ---
+
+
+async def test_a_kubeconfig_in_memory_is_used_until_it_is_replaced(tmp_path: Path, child: None) -> None:
+    old = text_of(Path(kubeconfig(tmp_path / "old", {"token": "s3cret-old"})))
+    new = text_of(Path(kubeconfig(tmp_path / "new", {"token": "s3cret-new"})))
+    held = HeldKubeconfig(old, "Secret edge", "")
+    first = await held.current()
+    assert authorization(first) == "Bearer s3cret-old"
+    held.rejected(first)
+    assert await held.current() is first, "the same text gives the same credential: nothing is read again"
+    held.replace(old)
+    assert await held.current() is first
+    held.replace(new)
+    second = await held.current()
+    assert authorization(second) == "Bearer s3cret-new"
+    silent_about("s3cret", held, first, second)
+
+
+async def test_a_kubeconfig_in_memory_that_cannot_be_used_leaves_the_last_one(tmp_path: Path) -> None:
+    text = text_of(Path(kubeconfig(tmp_path / "old", {"token": "s3cret"})))
+    held = HeldKubeconfig(text, "Secret edge", "")
+    first = await held.current()
+    held.replace("a: b")
+    assert await held.current() is first
+    with pytest.raises(Unavailable, match=r"^Secret edge: "):
+        await HeldKubeconfig("a: b", "Secret edge", "").current()
 
 
 async def test_a_plugin_is_run_once_for_all_who_wait(tmp_path: Path, child: None) -> None:
@@ -528,7 +555,7 @@ def test_a_key_in_memory_lies_in_a_private_file_only_while_it_is_loaded(
             seen.append(stat.S_IMODE(os.stat(path).st_mode))
             assert Path(path).read_text() == "KEY\nCERT"
 
-    monkeypatch.setattr(module, "_private_dir", lambda: str(tmp_path))
-    module.load_chain(Context(), "CERT", "KEY\n\n")  # type: ignore[arg-type]
+    monkeypatch.setattr(tls, "_private_dir", lambda: str(tmp_path))
+    tls.load_chain(Context(), "CERT", "KEY\n\n")  # type: ignore[arg-type]
     assert seen == [0o600]
     assert list(tmp_path.iterdir()) == []

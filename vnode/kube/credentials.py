@@ -9,13 +9,13 @@ Called by `kube.client` only. This is the only door for the `kubernetes` package
 """
 
 import asyncio
+import io
 import json
 import logging
 import os
 import signal
 import ssl
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from vnode.errors import ConfigError, Unavailable
 from vnode.kube.objects import utc_now
+from vnode.kube.tls import client_context
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def from_kubeconfig(paths: str, context: str = "", now: Callable[[], datetime] =
     """Credentials of one context of a kubeconfig (`paths` may name several files, as $KUBECONFIG does)."""
 
     async def resolve() -> tuple[dict[str, Any], datetime | None]:
-        settings = await _resolve_in_child(paths, context)
+        settings = await _resolve_in_child(paths, {"paths": paths, "context": context})
         expiry = settings.pop("expiry", None)
         refreshed = settings.pop("refresh", False)
         if expiry is not None:
@@ -117,6 +118,29 @@ def from_kubeconfig(paths: str, context: str = "", now: Callable[[], datetime] =
         return settings, now() + 5 * REREAD_EVERY if refreshed else None
 
     return _Renewed(resolve, now)
+
+
+class HeldKubeconfig(_Renewed):
+    """Credentials of a self-contained kubeconfig in memory; `place` says where it came from.
+
+    It is renewed by whoever holds it, by `replace`: connections go on, and later requests use the new text.
+    """
+
+    def __init__(self, text: str, place: str, context: str, now: Callable[[], datetime] = utc_now) -> None:
+        async def resolve() -> tuple[dict[str, Any], datetime | None]:
+            settings = await _resolve_in_child(place, {"text": self._text, "context": context})
+            return {key: value for key, value in settings.items() if key not in ("expiry", "refresh")}, None
+
+        super().__init__(resolve, now)
+        self._text = text
+
+    def replace(self, text: str) -> None:
+        """Use `text` from the next request on."""
+        if text != self._text:
+            self._text, self._renew_at = text, self._now()
+
+    def rejected(self, connection: Connection) -> None:
+        """Nothing to be done: the same text would give the same credential."""
 
 
 def in_cluster(now: Callable[[], datetime] = utc_now) -> Credentials:
@@ -133,6 +157,14 @@ def in_cluster(now: Callable[[], datetime] = utc_now) -> Credentials:
         return {"server": server, "ca": authority, "authorization": f"Bearer {token.strip()}"}, now() + REREAD_EVERY
 
     return _Renewed(resolve, now)
+
+
+def own_namespace() -> str:
+    """The namespace of the Pod we run in, else the one that deploy/base installs us into."""
+    try:
+        return (IN_CLUSTER / "namespace").read_text().strip() or "vnode-system"
+    except OSError:
+        return "vnode-system"
 
 
 def home(kubeconfig: str = "", context: str = "") -> Credentials:
@@ -155,7 +187,7 @@ def home(kubeconfig: str = "", context: str = "") -> Credentials:
     )
 
 
-async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
+async def _resolve_in_child(place: str, request: dict[str, str]) -> dict[str, Any]:
     try:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -167,12 +199,12 @@ async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
             start_new_session=True,  # so that a plugin of its own can be ended with it
         )
     except (OSError, RuntimeError) as error:  # no descriptor, process or (before CPython 3.12) thread left
-        raise Unavailable(f"{paths}: cannot be read: {error}") from error
+        raise Unavailable(f"{place}: cannot be read: {error}") from error
     try:
         async with asyncio.timeout(RESOLVE_LIMIT_S):
-            out, err = await child.communicate(json.dumps({"paths": paths, "context": context}).encode())
+            out, err = await child.communicate(json.dumps(request).encode())
     except TimeoutError:
-        raise Unavailable(f"reading {paths} took more than {RESOLVE_LIMIT_S:.0f} s (an exec plugin?)") from None
+        raise Unavailable(f"reading {place} took more than {RESOLVE_LIMIT_S:.0f} s (an exec plugin?)") from None
     finally:
         if child.returncode is None:
             with suppress(ProcessLookupError):
@@ -181,67 +213,34 @@ async def _resolve_in_child(paths: str, context: str) -> dict[str, Any]:
     if child.returncode != 0:
         lines = err.decode(errors="replace").strip().splitlines()
         detail = lines[-1] if lines else f"exit code {child.returncode}"
-        raise Unavailable(f"{paths}: {detail}")
+        raise Unavailable(f"{place}: {detail}")
     try:
         answer = json.loads(out)
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or not ("error" in answer or isinstance(answer.get("server"), str)):
-        raise Unavailable(f"{paths}: its reader gave no answer")  # whose text may hold a secret
+        raise Unavailable(f"{place}: its reader gave no answer")  # whose text may hold a secret
     if "error" in answer:
-        raise Unavailable(f"{paths}: {answer['error']}")
+        raise Unavailable(f"{place}: {answer['error']}")
     return answer
 
 
 def _connection(settings: dict[str, Any]) -> Connection:
     server = str(settings["server"])
     try:
-        tls = _tls(settings) if server.startswith("https://") else None
+        tls = client_context(settings) if server.startswith("https://") else None
     except (ssl.SSLError, OSError, ValueError) as error:
         raise Unavailable(f"the certificates of {server} cannot be used: {error}") from error
     headers = {"Authorization": settings["authorization"]} if settings.get("authorization") else {}
     return Connection(server, tls, headers, settings.get("server_name"), settings.get("proxy"))
 
 
-def _tls(settings: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if settings.get("insecure"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif settings.get("ca"):
-        # Comments between certificates may be in any script; `ssl` takes ASCII only.
-        context.load_verify_locations(cadata=settings["ca"].encode("ascii", "ignore").decode())
-    else:
-        context.load_default_certs()
-    if settings.get("cert"):
-        if not settings.get("key"):
-            raise ValueError("a client certificate without its key")
-        load_chain(context, settings["cert"], settings["key"])
-    return context
-
-
-def load_chain(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Load a PEM pair that is in memory; `ssl` takes only files, so a private one lives for this call."""
-    with tempfile.NamedTemporaryFile("w", suffix=".pem", dir=_private_dir(), encoding="utf-8") as file:  # mode 0600
-        file.write(key.rstrip() + "\n" + certificate)
-        file.flush()
-        context.load_cert_chain(file.name)
-
-
-def _private_dir() -> str | None:
-    # Memory, not disk, where the machine has it; also there under a read-only root file system.
-    shm = "/dev/shm"  # noqa: S108 - the files there are 0600 and deleted at once
-    return shm if os.access(shm, os.W_OK) else None
-
-
-def _read(paths: str, context: str) -> dict[str, Any]:
-    """In the child: everything of one context, as text. Raises whatever the `kubernetes` package raises."""
+def _read(source: Any, context: str) -> dict[str, Any]:
+    """In the child: everything of one context of files or a stream. Raises whatever the `kubernetes` package raises."""
     from kubernetes.client import Configuration
     from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
-    merger = KubeConfigMerger(paths)
+    merger = KubeConfigMerger(source)
     if merger.config is None:
         raise ConfigError("no such file")
     loader = KubeConfigLoader(merger.config, active_context=context or None, config_base_path=None)
@@ -274,7 +273,8 @@ def _main() -> None:
     logging.basicConfig(format="%(message)s")  # the package logs why a plugin failed, and goes on
     request = json.load(sys.stdin)
     try:
-        answer = _read(request["paths"], request["context"])
+        source = io.StringIO(request["text"]) if "text" in request else request["paths"]
+        answer = _read(source, request["context"])
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells the user in one line
         answer = {"error": str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}
     json.dump(answer, sys.stdout)

@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # to be used with fullmatch
-_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+# To be used with fullmatch.
+DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
 def dns_label(text: str) -> str:
@@ -26,14 +27,14 @@ def dns_subdomain(text: str) -> str:
 def qualified_name(text: str) -> str:
     """Keys of labels and taints, names of resources: `[subdomain/]name`."""
     domain, slash, name = text.rpartition("/")
-    if _NAME.fullmatch(name) and (not slash or not dns_subdomain(domain)):
+    if NAME.fullmatch(name) and (not slash or not dns_subdomain(domain)):
         return ""
     return "expected a key [domain/]name (name: letters, digits, -, _ and ., at most 63 characters)"
 
 
 def label_value(text: str) -> str:
     """Values of labels and taints; may be empty."""
-    if not text or _NAME.fullmatch(text):
+    if not text or NAME.fullmatch(text):
         return ""
     return "expected a label value (letters, digits, -, _ and ., at most 63 characters)"
 

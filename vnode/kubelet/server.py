@@ -18,8 +18,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from vnode.errors import VnodeError
-from vnode.kube.credentials import load_chain
 from vnode.kube.keepalive import keep_alive
+from vnode.kube.tls import load_chain
 from vnode.kubelet.auth import Door
 from vnode.kubelet.certificate import Chain, ServingCertificate
 from vnode.kubelet.current import Current
