@@ -1,14 +1,14 @@
 """The configuration: its schema, and the way from a YAML file and `--peer` flags to `Settings`.
 
 The Structs are the one definition: keys, types, defaults and meanings in the README come from them (`reference`), and
-`PeerSpec` is also the shape of the later Peer object's `spec`. What a value must satisfy beyond its type is said in
-`rules`. Pure, but for `load`. Called by `cli`, `app`, `peers.source`; its types are read everywhere above.
+the `spec` of a Peer object too (`OBJECT_SPEC`). What a value must satisfy beyond its type is said in `rules`. Pure, but
+for `load`. Called by `cli`, `app` and `peers`; its types are read everywhere above.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -107,6 +107,30 @@ class PeerSpec(Struct, frozen=True, forbid_unknown_fields=True):
         return Route(cluster, cluster_uid, self.node_name, remote, self.capacity.nodeSelector, self.overrides)
 
 
+class SecretRef(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a Peer object's kubeconfig is."""
+
+    name: Annotated[str, Meta(description="a Secret in vnode's own namespace")]
+    key: Annotated[str, Meta(description="its key that holds the kubeconfig; empty: `kubeconfig`")] = ""
+
+
+def _object_spec() -> type[Struct]:
+    """The `spec` of a Peer object: that of the file's peer, but for the name and where the kubeconfig is."""
+    reference: Any = Annotated[SecretRef, Meta(description="where the kubeconfig of the peer is")]
+    shared: list[tuple[str, Any, Any]] = []
+    for field in msgspec.structs.fields(PeerSpec):
+        if field.name not in ("name", "kubeconfig"):
+            made = field.default_factory is not msgspec.NODEFAULT
+            default = msgspec.field(default_factory=field.default_factory) if made else field.default
+            shared.append((field.name, field.type, default))
+    return msgspec.defstruct(
+        "PeerObjectSpec", [("secretRef", reference), *shared], frozen=True, forbid_unknown_fields=True
+    )
+
+
+OBJECT_SPEC: Final = _object_spec()
+
+
 class KubeletSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Where and for whom the kubelet ports of the virtual nodes are."""
 
@@ -132,6 +156,7 @@ class Document(Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(Document, frozen=True):
     """What file and flags said, paths made absolute, and where it was said: the start of each message about it."""
 
+    objects_in: str = ""  # the peers are Peer objects at home, their Secrets in this namespace; empty: `peers` has them
     place: str = ""
     peer_places: tuple[str, ...] = ()  # of `peers`, in the same order
 
@@ -156,7 +181,7 @@ def parse(text: str, file: str, folder: Path) -> Settings:
     peers = [msgspec.structs.replace(peer, kubeconfig=_absolute(peer.kubeconfig, folder)) for peer in document.peers]
     kubelet = msgspec.structs.replace(document.kubelet, client_ca=_absolute(document.kubelet.client_ca, folder))
     places = tuple(f"{file}: peers[{index}]." for index in range(len(peers)))
-    return Settings(document.cluster, kubelet, tuple(peers), f"{file}: ", places)
+    return Settings(document.cluster, kubelet, tuple(peers), place=f"{file}: ", peer_places=places)
 
 
 def from_flags(peers: Sequence[str]) -> tuple[PeerSpec, ...]:

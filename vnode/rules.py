@@ -1,14 +1,14 @@
 """What a configuration must satisfy beyond its types; each breach is one line: where it was said, key, expectation.
 
 Says nothing about whether a peer answers: that is `vnode check`. Pure, but for a look at the files that are named.
-Called by `cli` after `config.combine`, and by `app` once the home cluster's name is known.
+Called by `cli` after `config.combine`, by `app` once the home cluster's name is known, and by `peers.objects`.
 """
 
 import ipaddress
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -43,15 +43,17 @@ def validate(settings: Settings, *, files: bool = True) -> None:
     """
     cluster = settings.cluster or default_cluster_name("0" * 8)
     problems = [settings.place + problem for problem in _general_problems(settings, files)]
-    clusters: list[Hashable] = []
+    earlier: list[Placed] = []
     for peer, place in zip(settings.peers, settings.peer_places, strict=True):
-        problems.extend(place + problem for problem in _peer_problems(peer, cluster))
+        problems.extend(place + problem for problem in peer_problems(peer, cluster))
+        server: Hashable = peer.name
         try:
-            clusters.append(_cluster_of(peer) if files else peer.name)
+            server = _cluster_of(peer) if files else peer.name
         except ConfigError as e:
             problems.append(f"{place}{e}")
-            clusters.append(peer.name)
-    problems.extend(_mutual_problems(settings, cluster, clusters))
+        placed = Placed(peer, server, place)
+        problems.extend(place + problem for problem in mutual_problems(placed, earlier, cluster))
+        earlier.append(placed)
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -78,11 +80,16 @@ def _general_problems(settings: Settings, files: bool) -> Iterator[str]:
                 yield f"kubelet.clientCA: expected certificates in PEM, found none in {settings.kubelet.client_ca}"
         except ConfigError as e:
             yield f"kubelet.clientCA: {e}"
-    if not settings.peers:
+    if settings.objects_in:
+        yield from refused("--namespace", syntax.dns_label, settings.objects_in)
+    if settings.objects_in and settings.peers:
+        yield "peers: expected none, here or by --peer, with --peer-objects"
+    if not settings.peers and not settings.objects_in:
         yield "peers: expected at least one peer, here or by --peer NAME=KUBECONFIG"
 
 
-def _peer_problems(peer: PeerSpec, cluster: str) -> Iterator[str]:
+def peer_problems(peer: PeerSpec, cluster: str) -> Iterator[str]:
+    """What is wrong with one peer by itself, in the home cluster named `cluster`: lines `key: expectation`."""
     node = peer.node
     yield from refused("name", syntax.dns_label, peer.name)
     if node.name:
@@ -139,52 +146,74 @@ def _namespace_problems(rules: NamespacesSpec, spaces: NamespaceMap) -> Iterator
     yield from selector_problems("namespaces.selector", selector)
 
 
-def _mutual_problems(settings: Settings, cluster: str, clusters: Sequence[Hashable]) -> Iterator[str]:
-    """What only two peers together do wrong; told at the later one."""
-    for index, (peer, place) in enumerate(zip(settings.peers, settings.peer_places, strict=True)):
-        for earlier, other in enumerate(settings.peers[:index]):
-            if peer.name == other.name:
-                yield f"{place}name: expected another name, {settings.peer_places[earlier]}name is {peer.name} too"
-            elif peer.node_name == other.node_name:
-                key = "node.name" if peer.node.name else "name"
-                yield f"{place}{key}: expected another name, peer {other.name} has the node {other.node_name}"
-            if clusters[index] != clusters[earlier] or peer.name == other.name:
-                continue
-            if not valid_template(peer.namespaces.template) or not valid_template(other.namespaces.template):
-                continue
-            name = shared(peer.namespace_map(cluster), other.namespace_map(cluster))
-            if name is not None:
-                yield (
-                    f"{place}namespaces: expected names that peer {other.name}, which is the same cluster, "
-                    f"does not give too: {name}"
-                )
+class Placed(NamedTuple):
+    """A peer, the apiserver its kubeconfig leads to, and where it was said: the start of each message about it."""
+
+    peer: PeerSpec
+    server: Hashable
+    place: str
+
+
+def mutual_problems(one: Placed, earlier: Iterable[Placed], cluster: str) -> Iterator[str]:
+    """What `one` does wrong only together with a peer said `earlier`: lines `key: expectation`."""
+    peer = one.peer
+    for other, server, place in earlier:
+        if peer.name == other.name:
+            yield f"name: expected another name, {place}name is {peer.name} too"
+        elif peer.node_name == other.node_name:
+            key = "node.name" if peer.node.name else "name"
+            yield f"{key}: expected another name, peer {other.name} has the node {other.node_name}"
+        if one.server != server or peer.name == other.name:
+            continue
+        if not valid_template(peer.namespaces.template) or not valid_template(other.namespaces.template):
+            continue
+        name = shared(peer.namespace_map(cluster), other.namespace_map(cluster))
+        if name is not None:
+            whose = f"peer {other.name}, which is the same cluster,"
+            yield f"namespaces: expected names that {whose} does not give too: {name}"
 
 
 def _cluster_of(peer: PeerSpec) -> Hashable:
     """Which apiserver `peer`'s kubeconfig leads to. Raises ConfigError, `key: expectation`, when it leads nowhere."""
     if not peer.kubeconfig:
         raise ConfigError("kubeconfig: expected a file")
-    path = peer.kubeconfig
     try:
-        raw = yaml.safe_load(_text(path))
+        text = _text(peer.kubeconfig)
     except ConfigError as e:
         raise ConfigError(f"kubeconfig: {e}") from e
-    except yaml.YAMLError as e:
-        raise ConfigError(f"kubeconfig: expected YAML in {path}: {yaml_problem(e)}") from e
-    if not isinstance(raw, dict) or not isinstance(raw.get("contexts"), list):
-        raise ConfigError(f"kubeconfig: expected a kubeconfig, {path} has no list of contexts")
-    contexts = _named(raw, "contexts", "context")
-    name = peer.context or raw.get("current-context")
-    if name not in contexts:
-        given = repr(name) if name else "none, and the file has no current-context"
-        raise ConfigError(f"context: expected one of {', '.join(map(str, contexts))} in {path}, got {given}")
-    user = contexts[name].get("user")
-    if user and user not in _named(raw, "users", "user"):
-        raise ConfigError(f"kubeconfig: expected the user {user!r} of context {name!r} in {path}")
-    cluster = _named(raw, "clusters", "cluster").get(contexts[name].get("cluster"), {})
-    if not isinstance(cluster.get("server"), str):
-        raise ConfigError(f"kubeconfig: expected a cluster with a server for context {name!r} in {path}")
-    return cluster["server"].rstrip("/"), cluster.get("proxy-url")
+    return Kubeconfig(text, peer.kubeconfig, peer.context).server
+
+
+class Kubeconfig:
+    """One context of a kubeconfig's `text`; `place` is where that is, for messages.
+
+    Raises ConfigError, `key: expectation`, when the context leads to no apiserver.
+    """
+
+    def __init__(self, text: str, place: str, context: str) -> None:
+        try:
+            raw = yaml.safe_load(text)
+        except yaml.YAMLError as e:
+            raise ConfigError(f"kubeconfig: expected YAML in {place}: {yaml_problem(e)}") from e
+        if not isinstance(raw, dict) or not isinstance(raw.get("contexts"), list):
+            raise ConfigError(f"kubeconfig: expected a kubeconfig, {place} has no list of contexts")
+        contexts = _named(raw, "contexts", "context")
+        name = context or raw.get("current-context")
+        if name not in contexts:
+            given = repr(name) if name else "none, and the file has no current-context"
+            raise ConfigError(f"context: expected one of {', '.join(map(str, contexts))} in {place}, got {given}")
+        users, user = _named(raw, "users", "user"), contexts[name].get("user")
+        if user and user not in users:
+            raise ConfigError(f"kubeconfig: expected the user {user!r} of context {name!r} in {place}")
+        cluster = _named(raw, "clusters", "cluster").get(contexts[name].get("cluster"), {})
+        if not isinstance(cluster.get("server"), str):
+            raise ConfigError(f"kubeconfig: expected a cluster with a server for context {name!r} in {place}")
+        self.server: Hashable = (cluster["server"].rstrip("/"), cluster.get("proxy-url"))
+        # What would have us read a file of ours or start a program: not for a text that somebody else wrote.
+        self.reaches_out = sorted(
+            {"certificate-authority", "client-certificate", "client-key", "tokenFile", "exec", "auth-provider"}
+            & {*cluster, *users.get(user, ())}
+        )
 
 
 def _named(raw: Mapping[str, Any], section: str, part: str) -> dict[Any, dict[str, Any]]:

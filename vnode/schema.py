@@ -34,10 +34,15 @@ def decode(text: str, file: str, kind: type[_Struct]) -> _Struct:
         raw = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as e:
         raise ConfigError(f"{file}: expected YAML: {yaml_problem(e)}") from e
+    return convert({} if raw is None else raw, kind, f"{file}: ")
+
+
+def convert(raw: object, kind: type[_Struct], place: str) -> _Struct:
+    """The `kind` that plain data describes. Raises ConfigError, a line `place` and `key: expectation` a problem."""
     problems: list[str] = []
-    checked = _checked({} if raw is None else raw, inspect.type_info(kind), "", problems)
+    checked = _checked(raw, inspect.type_info(kind), "", problems)
     if problems:
-        raise ConfigError("\n".join(f"{file}: {problem}" for problem in problems))
+        raise ConfigError("\n".join(place + problem for problem in problems))
     return msgspec.convert(checked, kind)
 
 

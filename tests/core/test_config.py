@@ -417,3 +417,11 @@ def test_the_reference_names_every_key_with_its_meaning() -> None:
 
 def test_settings_survive_their_own_defaults() -> None:
     assert config.combine(None, ()) == Settings()
+
+
+def test_where_peers_are_objects_none_is_said_elsewhere() -> None:
+    rules.validate(Settings(objects_in="vnode-system"))
+    with pytest.raises(ConfigError, match=r"peers: expected none, here or by --peer, with --peer-objects"):
+        rules.validate(Settings(objects_in="vnode-system", peers=(PeerSpec("a", "b"),), peer_places=("",)))
+    with pytest.raises(ConfigError, match=r"--namespace: expected a DNS-1123 label"):
+        rules.validate(Settings(objects_in="A"))
