@@ -1,39 +1,38 @@
-"""The composition root: every long-lived object of the process is made here, and one kept session a peer is run.
+"""The composition root: what all peers share is made here, and the fleet of their sessions is told what to serve.
 
-`cli` calls it. Between peers no loss spreads: each session runs under `keep`.
+`cli` calls it. The peers are those of the settings, for good, or whatever Peer objects there are.
 """
 
 import asyncio
 import contextlib
-import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
-from vnode.config import PeerSpec, Settings, default_cluster_name
+from vnode.config import Settings, default_cluster_name
 from vnode.errors import ApiError, VnodeError
 from vnode.kube.client import NAMESPACES, Client
-from vnode.kube.credentials import Credentials
+from vnode.kube.credentials import Credentials, from_kubeconfig
 from vnode.kube.objects import Key, parse_object, utc_now
 from vnode.kube.watch import Backoff, Source
 from vnode.kubelet.authority import ClientAuthority
 from vnode.node.manifest import Identity
-from vnode.node.removal import drain_and_remove
-from vnode.peers.session import Home, Session
+from vnode.peers.fleet import Fleet, Wanted
+from vnode.peers.home import Home
 from vnode.reflect.kinds import KINDS
 from vnode.rules import validate
-from vnode.runtime.controller import keep
 from vnode.runtime.informer import Informer
 from vnode.telemetry.metrics import AdminServer, Metrics, watch_loop_lag
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from vnode.peers.controller import PeerController
 
-STOP_LIMIT_S: Final = 5.0
+log = logging.getLogger(__name__)
 
 
 class App:
@@ -49,6 +48,7 @@ class App:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
+        self._credentials = credentials
         self._now = now
         self.metrics = Metrics()
         self.client = Client(credentials, "home", self.metrics)
@@ -59,15 +59,18 @@ class App:
         }
         self._authority = ClientAuthority(self.client, settings.kubelet.client_ca)
         self._admin = AdminServer(self.metrics, admin_address, admin_port, self._unready)
-        self.sessions: dict[str, Session] = {}
-        self._working = {spec.name: asyncio.Event() for spec in settings.peers}
+        self._fleet = Fleet(self.metrics, now)
+        self._fleet.follow(
+            {spec.name: Wanted(spec, from_kubeconfig(spec.kubeconfig, spec.context, now)) for spec in settings.peers}
+        )
+        self._objects: PeerController | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve every peer until `stop` is set; then mark the Nodes, and leave them and the mirrors there."""
         async with self._running():
             await stop.wait()
             log.info("stopping")
-            await self._stop_sessions()
+            await self._fleet.stop()
 
     async def run_and_remove(self, stop: asyncio.Event, say: Callable[[str], None], limit_s: float) -> None:
         """Serve every peer until `stop` is set; then drain and remove the Nodes and what is ours at the peers.
@@ -79,28 +82,11 @@ class App:
             await stop.wait()
             async with asyncio.TaskGroup() as group:
                 removals = [
-                    group.create_task(self._remove(spec, say, limit_s), name=f"{spec.name}/remove")
-                    for spec in self._settings.peers
+                    group.create_task(self._fleet.remove(peer, say, limit_s), name=f"{peer}/remove")
+                    for peer in self._fleet.names
                 ]
             if problems := [problem for removal in removals if (problem := removal.result())]:
                 raise VnodeError("\n".join(problems))
-
-    async def _remove(self, spec: PeerSpec, say: Callable[[str], None], limit_s: float) -> str:
-        """Remove one Node, with `limit_s` for each step; why it did not succeed, "" when it did."""
-        problem = f"peer {spec.name} did not answer; if it is gone for good, deploy/README.md says what to do"
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._working[spec.name].wait()
-                identity = (await self._home()).identity
-            await drain_and_remove(self.client, spec.node_name, identity, say, limit_s)
-            problem = "what is ours at the peer did not go; run it again"
-            async with asyncio.timeout(limit_s):
-                await self.sessions[spec.name].clear(say)
-        except VnodeError as error:
-            return f"{spec.node_name}: {error}"
-        except TimeoutError:
-            return f"{spec.node_name}: after {limit_s:.0f} s {problem}"
-        return ""
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
@@ -121,21 +107,17 @@ class App:
             group.create_task(self._authority.run(), name="client-ca")
             for informer in (self._namespaces, *self._reflected.values()):
                 group.create_task(informer.run(), name=informer.name)
-            for spec in self._settings.peers:
-                group.create_task(keep(spec.name, self._starter(spec, home), self.metrics), name=spec.name)
-            group.create_task(self._freeze(), name="freeze")
+            group.create_task(self._fleet.run(home), name="fleet")
+            if self._settings.objects_in:
+                group.create_task(self._follow_objects(home), name="peer-objects")
 
-    def _starter(self, spec: PeerSpec, home: Home) -> Callable[[], Coroutine[Any, Any, None]]:
-        async def start() -> None:
-            session = Session(spec, home, self.metrics, lambda: self._works(spec.name), self._now)
-            self.sessions[spec.name] = session
-            try:
-                await session.run()
-            finally:
-                self._working[spec.name].clear()
-                gc.unfreeze()  # what `_freeze` took away may be this session's by now: let it be collected
+    async def _follow_objects(self, home: Home) -> None:
+        from vnode.peers.controller import PeerController  # brings kopf in: only where Peers are objects
 
-        return start
+        self._objects = PeerController(
+            home, self._credentials, self._fleet, self._settings.objects_in, self.metrics, self._now
+        )
+        await self._objects.run()
 
     async def _home(self) -> Home:
         """Learn who and where home is; waits for it as long as it takes."""
@@ -163,37 +145,13 @@ class App:
             probe.connect(address)  # a datagram socket: nothing is sent
             return str(probe.getsockname()[0])
 
-    async def _stop_sessions(self) -> None:
-        """Mark every Node as stopped, all at once and within a limit: an apiserver that is away must not hold us."""
-
-        async def stop(session: Session) -> None:
-            try:
-                async with asyncio.timeout(STOP_LIMIT_S):
-                    await session.stop("vnode was stopped")
-            except (VnodeError, TimeoutError) as error:
-                log.warning("node not marked as stopped", extra={"peer": session.spec.name, "error": str(error)})
-
-        async with asyncio.TaskGroup() as group:
-            for session in self.sessions.values():
-                group.create_task(stop(session), name=f"{session.spec.name}/stop")
-
-    async def _freeze(self) -> None:
-        """Once everything is synced take what lives for ever out of the garbage collector's sight."""
-        for working in self._working.values():
-            await working.wait()
-        gc.collect()
-        gc.freeze()
-
-    def _works(self, peer: str) -> None:
-        self._working[peer].set()
-
     def _unready(self) -> list[str]:
         shared = (self._namespaces, *self._reflected.values())
         waiting = [f"home: {informer.name} not synced" for informer in shared if not informer.is_synced]
-        for spec in self._settings.peers:
-            session = self.sessions.get(spec.name)
-            waiting += session.unready if session else [f"{spec.name}: not started"]
-        return waiting
+        if not self._settings.objects_in:
+            return waiting + self._fleet.unready
+        # A peer that does not work says so in its own status; it keeps no rollout of ours from going on.
+        return waiting if self._objects is not None and self._objects.listed else [*waiting, "peers: not listed"]
 
     async def _serve_admin(self) -> None:
         try:

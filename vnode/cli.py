@@ -19,7 +19,7 @@ import typer
 from vnode import __version__
 from vnode.config import Settings, combine, from_flags, load
 from vnode.errors import ConfigError, VnodeError
-from vnode.kube.credentials import Credentials
+from vnode.kube.credentials import Credentials, own_namespace
 from vnode.kube.credentials import home as home_credentials
 from vnode.kube.objects import Key
 from vnode.rules import check_kubeconfig, validate
@@ -93,8 +93,9 @@ def _root(
     """Peer clusters as nodes: one virtual Node for each peer in the home cluster, its Pods run over there."""
 
 
-def _settings(config: Path | None, peers: list[str] | None) -> Settings:
+def _settings(config: Path | None, peers: list[str] | None, objects_in: str = "") -> Settings:
     settings = combine(load(config) if config else None, from_flags(peers or []))
+    settings = msgspec.structs.replace(settings, objects_in=objects_in)
     validate(settings)
     return settings
 
@@ -111,6 +112,12 @@ def run(
     peer: PeerFlags = None,
     kubeconfig: Kubeconfig = "",
     context: HomeContext = "",
+    peer_objects: Annotated[
+        bool, typer.Option("--peer-objects", help="Serve the Peer objects of the home cluster instead.")
+    ] = False,
+    namespace: Annotated[
+        str, typer.Option(help="Where the Secrets of Peer objects are. Default: that of our Pod, else vnode-system.")
+    ] = "",
     deregister_on_exit: Annotated[
         bool, typer.Option("--deregister-on-exit", help="On SIGTERM drain and remove the Nodes (default: keep them).")
     ] = False,
@@ -126,12 +133,15 @@ def run(
     \b
     vnode run --peer edge=edge.conf                        home from $KUBECONFIG or ~/.kube/config
     vnode run --config vnode.yaml --kubeconfig home.conf   peers from a file
+    vnode run --peer-objects                               peers that `kubectl get peers` shows
     kubectl get nodes -l type=virtual-kubelet              then, to see them
     """
     from vnode.app import App
 
     logs.setup(log_level, log_format)
-    settings = _settings(config, peer)
+    if peer_objects and deregister_on_exit:
+        raise ConfigError("--deregister-on-exit: not with --peer-objects; deleting a Peer drains its Node")
+    settings = _settings(config, peer, (namespace or own_namespace()) if peer_objects else "")
     _raise_descriptor_limit()
     _shrink_tls_buffers()
     app = App(

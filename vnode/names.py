@@ -16,6 +16,13 @@ RESOURCES_KEY: Final = "vnode.dev/resources"  # annotation: likewise, the resour
 REMOVING: Final = "vnode.dev/removing"  # annotation: the Node is being taken out for good, do not make it again
 PROVIDER: Final = "vnode.dev/provider"  # label: who runs the peer, as configured
 
+# On a Peer object.
+PEER_FINALIZER: Final = "vnode.dev/drain"  # finalizer: the Peer stays until its Node is drained and removed
+ABANDON_AFTER: Final = (
+    "vnode.dev/abandon-after"  # annotation: so long (`0s`, `30m`, `2h`) after its deletion a Peer goes undrained
+)
+PEER_VERSION: Final = "v1alpha1"
+
 # On everything we make at a peer. The three labels together select what one virtual node owns there.
 ORIGIN: Final = "vnode.dev/origin"  # label: the name of the home cluster
 ORIGIN_CLUSTER_UID: Final = "vnode.dev/origin-cluster-uid"  # label: UID of home's kube-system
@@ -62,3 +69,19 @@ PEER_UNREACHABLE: Final = (
 # Reasons: on Events about the Node.
 PEER_REACHABLE: Final = "PeerReachable"  # node: Event, the peer answers again
 NODE_NAME_TAKEN: Final = "NodeNameTaken"  # node: Event, a Node of that name is not this vnode's
+
+# Reasons: on a Peer object's conditions, beside those of the Node's Ready condition.
+ACCEPTED: Final = "Accepted"  # peer: the Peer is right, and served
+INVALID_SPEC: Final = "InvalidSpec"  # peer: this version of vnode cannot use the spec
+PEER_CONFLICT: Final = "PeerConflict"  # peer: an older Peer has the node name, or the namespaces of the same cluster
+KUBECONFIG_ABSENT: Final = "SecretNotFound"  # peer: no such Secret in vnode's namespace, or no such key in it
+KUBECONFIG_INVALID: Final = (
+    "KubeconfigInvalid"  # peer: the Secret's kubeconfig cannot be used, or is not self-contained
+)
+NOT_CONNECTED: Final = "NotConnected"  # peer: not known (yet)
+CREDENTIAL_ACCEPTED: Final = "CredentialAccepted"  # peer: the peer's apiserver takes the credential
+CREDENTIAL_REFUSED: Final = "CredentialRefused"  # peer: it answers 401
+RIGHT_MISSING: Final = "RightMissing"  # peer: it answers 403 to what vnode cannot work without
+IN_SERVICE: Final = "InService"  # peer: it is not being deleted
+DRAINING: Final = "Draining"  # peer: it is being deleted; the message says what is still to go
+PEER_ABANDONED: Final = "PeerAbandoned"  # peer: condition and Event: it went undrained; the message says what is left

@@ -112,6 +112,40 @@ async def test_a_credential_that_is_refused_is_a_failure() -> None:
     assert peer.probe.verdict == Verdict(False, "/readyz: Unauthorized")
 
 
+async def test_a_refusal_is_told_at_once_but_not_one_that_a_renewal_mends() -> None:
+    answers = [401, 200]
+
+    async def scripted(_: str) -> Answer:
+        return Answer({"kind": "Status", "message": "Unauthorized"}, answers.pop(0) if len(answers) > 1 else answers[0])
+
+    peer = Peer(scripted)
+    async with at_work(peer.probe.run()):
+        await asyncio.sleep(1)
+        assert (peer.probe.refusal, peer.probe.verdict) == ("", Verdict(True))
+        answers[:] = [401]
+        await asyncio.sleep(3)
+        assert (peer.probe.refusal, peer.probe.verdict) == ("Unauthorized", Verdict(True))  # no failure yet
+        answers[:] = [200]
+        await asyncio.sleep(3)
+        assert peer.probe.refusal == ""
+
+
+async def test_the_round_trip_is_smoothed() -> None:
+    peer = Peer(well)
+    async with at_work(peer.probe.run()):
+        assert peer.probe.round_trip_s is None
+        await asyncio.sleep(31)
+        assert peer.probe.round_trip_s == pytest.approx(0.01, abs=0.001)
+
+        async def slower(_: str) -> Answer:
+            await asyncio.sleep(0.11)
+            return Answer(b"ok")
+
+        peer.say = slower
+        await asyncio.sleep(3)
+        assert peer.probe.round_trip_s == pytest.approx(0.03, abs=0.002)
+
+
 async def test_a_slow_credential_is_told_but_never_given_up() -> None:
     peer = Peer(well, resolve_s=20)
     async with at_work(peer.probe.run()):

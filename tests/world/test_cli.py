@@ -83,6 +83,20 @@ def test_wrong_flags_are_one_line_too(arguments: list[str], told: str) -> None:
         assert line.startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--namespace", "A"], "vnode: --namespace: expected a DNS-1123 label"),
+        (["--deregister-on-exit"], "vnode: --deregister-on-exit: not with --peer-objects"),
+    ],
+)
+def test_wrong_flags_beside_peer_objects_are_one_line(arguments: list[str], told: str) -> None:
+    done = run_cli("run", "--peer-objects", *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(told)
+
+
 def test_check_shows_what_would_work(home: Cluster, peer_a: Cluster, peer_b: Cluster) -> None:
     flags = ["--peer", f"one={peer_a.plane.kubeconfig}#peer-a", "--peer", f"two={peer_b.plane.kubeconfig}"]
     done = run_cli("check", *flags, "--kubeconfig", home.plane.kubeconfig)

@@ -129,6 +129,7 @@ class Running:
             nodes=nodes,
             others=others,
             metrics=metrics,
+            registers=lambda: True,
             recorder=recorder,
         )
         try:

@@ -43,7 +43,7 @@ class NodeController:
     """The virtual Node of one peer, with its Lease and the peer's probe.
 
     `nodes` and `others` come from `node.view`; the caller runs them, after making this. `port` gives the kubelet port,
-    0 as long as it is not open.
+    0 as long as it is not open. `registers` is False once the Node is only to be taken out: it is not made again.
     """
 
     def __init__(
@@ -59,12 +59,14 @@ class NodeController:
         others: Informer | None,
         metrics: Metrics,
         recorder: Recorder,
+        registers: Callable[[], bool],
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.name = spec.node_name
         self.problem = ""  # why there is no Node of ours, for `/readyz` and the log
         self._home, self._spec, self._identity = home, spec, identity
         self._address, self._port, self._now, self._recorder = address, port, now, recorder
+        self._registers = registers
         self._controller = Controller("node", spec.name, self._look, metrics, workers=1)
         self._queue = self._controller.queue
         self._own = Informer(f"{self.name}-node", Source(home, NODES, {"fieldSelector": f"metadata.name={self.name}"}))
@@ -73,7 +75,7 @@ class NodeController:
             peer, spec, nodes, others, changed=lambda: self._queue.add_after(_CAPACITY, CAPACITY_GAP_S)
         )
         self._lease = Lease(home, self.name, lambda: self.uid, now)
-        self._probe = Probe(peer, spec.name, self._heard, metrics)
+        self.probe = Probe(peer, spec.name, self._heard, metrics)
         self._on_peer: list[Callable[[Verdict], None]] = []
         self._started = now()
         self._allowed = False
@@ -92,10 +94,22 @@ class NodeController:
         return node.uid if node is not None and self._is_ours(node) else ""
 
     @property
+    def shown(self) -> manifest.Condition | None:
+        """The Ready condition of our Node as home has it."""
+        node = self._own.store.get(Key("", self.name))
+        return manifest.shown_condition(node, "Ready") if node is not None and self._is_ours(node) else None
+
+    @property
+    def version(self) -> str:
+        """The peer's Kubernetes version, "" as long as it is not known."""
+        return self._view.version
+
+    @property
     def leaving(self) -> bool:
         """True once somebody takes the Node out for good."""
         node = self._own.store.get(Key("", self.name))
-        return self._removed or (node is not None and names.REMOVING in node.meta.annotations)
+        out = self._removed or not self._registers()
+        return out or (node is not None and names.REMOVING in node.meta.annotations)
 
     async def registered(self) -> None:
         """Wait until there is a Node of that name and it is ours: only then are its Pods ours, too."""
@@ -119,7 +133,7 @@ class NodeController:
 
             self._started = self._now()
             start("own", self._own.run())
-            start("probe", self._probe.run())
+            start("probe", self.probe.run())
             await self._own.synced()
             start("lease", self._lease.run())
             start("controller", self._controller.run())
@@ -180,12 +194,15 @@ class NodeController:
         if node is not None and not self._is_ours(node):
             return self._refuse(node)
         self.problem = ""
+        if node is None and not self._registers():
+            self._registered.set()  # nobody else has the name either: what is left of its Pods is ours to end
+            return None
         if self._removed or (self._stopped and node is None):
             return None
         gap = self._written_at + WRITE_GAP_S - asyncio.get_running_loop().time()
         if gap > 0 and not self._stopped:
             return gap
-        verdict = self._probe.verdict
+        verdict = self.probe.verdict
         if not self._stopped and not self._view.version_known and verdict is not None and verdict.up:
             await self._view.ask_version()
         if node is None:
@@ -226,7 +243,7 @@ class NodeController:
         )
 
     def _ready(self, node: Object | None) -> manifest.Condition:
-        verdict = self._probe.verdict
+        verdict = self.probe.verdict
         ready = manifest.ready_condition(
             self._spec.name,
             stopped=self._stopped,

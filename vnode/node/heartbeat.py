@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from vnode.errors import ApiError, Conflict, NotFound, Unavailable
+from vnode.errors import ApiError, Conflict, NotFound, Unauthorized, Unavailable
 from vnode.kube.client import LEASES, Client
 from vnode.kube.objects import JsonDict, Key, micro_timestamp
 from vnode.kube.watch import Backoff
@@ -33,6 +33,7 @@ PROBE_EVERY_S: Final = 3.0
 PROBE_LIMIT_S: Final = 3.0  # of the request
 PROBE_WAIT_S: Final = 3.2  # of the whole, credential included
 MISSES: Final = 3
+SMOOTHING: Final = 0.2  # the share of one round trip in the smoothed one
 _PATHS: Final = ("/readyz", "/livez", "/version")  # the first that our credential may read
 
 
@@ -121,10 +122,13 @@ class Probe:
     """Asks the peer each 3 s whether it is ready; three misses in a row are a failure, one answer ends it.
 
     `verdict` is None until the first answer or failure. `changed` is called, synchronously, with each new verdict.
+    `refusal` is the peer's word when its last answer was that it does not accept our credential, else "".
     """
 
     def __init__(self, peer: Client, name: str, changed: Callable[[Verdict], None], metrics: Metrics) -> None:
         self.verdict: Verdict | None = None
+        self.refusal = ""
+        self.round_trip_s: float | None = None  # smoothed
         self._peer = peer
         self._changed = changed
         self._up = metrics.peer_up.labels(name)
@@ -152,21 +156,34 @@ class Probe:
 
     async def _ask(self) -> str:
         """One question; what failed, "" when nothing did."""
-        loop = asyncio.get_running_loop()
         try:
-            while True:
-                start = loop.time()
-                try:
-                    await self._peer.get_path(_PATHS[self._path], limit_s=PROBE_LIMIT_S)
-                except ApiError as error:
-                    if error.code not in (403, 404) or self._path == len(_PATHS) - 1:
-                        raise
-                    self._path += 1
-                else:
-                    self._seconds.observe(loop.time() - start)
-                    return ""
+            try:
+                await self._answer()
+            except Unauthorized:
+                await self._answer()  # with a credential that was renewed meanwhile, as a rule
         except ApiError as error:
+            self.refusal = error.message if isinstance(error, Unauthorized) else ""
             return failure(_PATHS[self._path], error)
+        self.refusal = ""
+        return ""
+
+    async def _answer(self) -> None:
+        """Have the peer answer on the first path that our credential may read. Raises ApiError."""
+        loop = asyncio.get_running_loop()
+        while True:
+            start = loop.time()
+            try:
+                await self._peer.get_path(_PATHS[self._path], limit_s=PROBE_LIMIT_S)
+            except ApiError as error:
+                if error.code not in (403, 404) or self._path == len(_PATHS) - 1:
+                    raise
+                self._path += 1
+            else:
+                seconds = loop.time() - start
+                self._seconds.observe(seconds)
+                held = self.round_trip_s
+                self.round_trip_s = seconds if held is None else held + SMOOTHING * (seconds - held)
+                return
 
     def _judge(self, error: str) -> None:
         self._misses = self._misses + 1 if error else 0

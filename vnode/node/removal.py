@@ -1,4 +1,5 @@
-"""Takes a virtual Node out for good: cordon, evict, wait, delete. For `vnode remove` and `--deregister-on-exit`.
+"""Takes a virtual Node out for good: cordon, evict, wait, delete. For `vnode remove`, `--deregister-on-exit` and Peers
+that are deleted.
 
 It works on the home cluster alone and is to run beside a live session of the peer, here or in another process: that
 ends the remote Pods and releases the local ones, as for any deleted Pod. The Node's annotation `vnode.dev/removing`
@@ -7,6 +8,7 @@ tells that session not to register the Node again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from vnode import names
@@ -22,18 +24,20 @@ TELL_EVERY_S: Final = 10.0
 Say = Callable[[str], None]
 
 
-async def drain_and_remove(home: Client, name: str, identity: Identity, say: Say, limit_s: float) -> None:
-    """Drain the Node `name` and delete it with its Lease, within `limit_s`; `say` is told of progress.
+class ForeignNode(VnodeError):
+    """The Node of that name is not ours: it is not touched."""
 
-    PodDisruptionBudgets are honoured: a refused eviction is tried again until it is granted. Pods of DaemonSets go
-    last, by deletion, as their controller would only make them again. Raises `NotFound`, `Rejected` when we lack a
-    right, `VnodeError` when the Node is not ours, or when time is up: it then stays cordoned, and a second call goes on
-    from there.
+
+async def drain_and_remove(home: Client, name: str, identity: Identity, say: Say, limit_s: float | None) -> None:
+    """Drain the Node `name` and delete it with its Lease, within `limit_s` (None: as long as it takes).
+
+    `say` is told of progress. PodDisruptionBudgets are honoured: a refused eviction is tried again until it is granted.
+    Pods of DaemonSets go last, by deletion, as their controller would only make them again. Raises `NotFound`,
+    `ForeignNode`, `Rejected` when we lack a right, `VnodeError` when time is up: the Node then stays cordoned, and a
+    second call goes on from there.
     """
     key = Key("", name)
-    node = parse_object(await home.get(NODES, key))
-    if node.meta.annotations.get(names.CLUSTER_UID) != identity.cluster_uid:
-        raise VnodeError(f"the Node {name} is not this vnode's (annotation {names.CLUSTER_UID}): not touched")
+    node = await _own_node(home, key, identity)
     drain = _Drain(home, name, say)
     try:
         async with asyncio.timeout(limit_s):
@@ -42,14 +46,43 @@ async def drain_and_remove(home: Client, name: str, identity: Identity, say: Say
             await drain.until_gone(lambda pod: not _of_daemon_set(pod), drain.evict)
             made_so_far = {pod.uid for pod in await drain.pods()}
             await drain.until_gone(lambda pod: pod.uid in made_so_far, drain.delete)
-            mark: JsonDict = {"metadata": {"uid": node.uid, "annotations": {names.REMOVING: "true"}}}
-            await home.patch(NODES, key, mark, MERGE_PATCH)
+            await _mark(home, key, node.uid)
             await _delete_node(home, key, node.uid)
             await drain.until_gone(lambda _: True, drain.delete)  # what a DaemonSet made in between
     except TimeoutError as error:
         detail = f": {drain.obstacle}" if drain.obstacle else ""
-        raise VnodeError(f"node {name} not drained within {limit_s:.0f} s, it stays cordoned{detail}") from error
+        raise VnodeError(f"node {name} not drained within {limit_s or 0:.0f} s, it stays cordoned{detail}") from error
     say(f"node {name}: removed")
+
+
+async def abandon(home: Client, name: str, identity: Identity) -> list[Key]:
+    """Delete the Node `name` with its Lease, and its Pods at home whatever becomes of them at the peer.
+
+    Returns those Pods: without their Node nothing would ever end them here, and what ran for them may run on. Raises
+    `NotFound`, `ForeignNode`, or another `ApiError`: a second call goes on from there.
+    """
+    key = Key("", name)
+    node = await _own_node(home, key, identity)
+    await _mark(home, key, node.uid)
+    pods = await _Drain(home, name, lambda _: None).pods()
+    for pod in pods:
+        with suppress(NotFound, Conflict):
+            await home.delete(PODS, pod.key, uid=pod.uid, grace_s=0)
+    await _delete_node(home, key, node.uid)
+    return [pod.key for pod in pods]
+
+
+async def _own_node(home: Client, key: Key, identity: Identity) -> Object:
+    node = parse_object(await home.get(NODES, key))
+    if node.meta.annotations.get(names.CLUSTER_UID) != identity.cluster_uid:
+        raise ForeignNode(f"the Node {key.name} is not this vnode's (annotation {names.CLUSTER_UID}): not touched")
+    return node
+
+
+async def _mark(home: Client, key: Key, uid: str) -> None:
+    """From now on the session does not register the Node anew, nor begin anything on it."""
+    mark: JsonDict = {"metadata": {"uid": uid, "annotations": {names.REMOVING: "true"}}}
+    await home.patch(NODES, key, mark, MERGE_PATCH)
 
 
 class _Drain:
@@ -75,7 +108,7 @@ class _Drain:
     async def until_gone(self, concerned: Callable[[Object], bool], end: Callable[[Object], Awaitable[None]]) -> None:
         """Bring `end` on the `concerned` Pods until there are none; what is unavailable now is tried again."""
         loop = asyncio.get_running_loop()
-        told_at = float("-inf")
+        told_at, told = float("-inf"), -1
         while True:
             try:
                 left = [pod for pod in await self.pods() if concerned(pod)]
@@ -87,8 +120,8 @@ class _Drain:
             except Unavailable as error:
                 self.obstacle = str(error)
             else:
-                if loop.time() >= told_at + TELL_EVERY_S:
-                    told_at = loop.time()
+                if len(left) != told or loop.time() >= told_at + TELL_EVERY_S:
+                    told_at, told = loop.time(), len(left)
                     detail = f" ({self.obstacle})" if self.obstacle else ""
                     self._say(f"node {self._node}: {len(left)} Pods to go{detail}")
             await asyncio.sleep(LOOK_EVERY_S)

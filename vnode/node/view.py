@@ -94,6 +94,11 @@ class PeerView:
     def version_known(self) -> bool:
         return self._version is not None
 
+    @property
+    def version(self) -> str:
+        """The peer's Kubernetes version, "" as long as it is not known."""
+        return self._version or ""
+
     async def synced(self) -> None:
         """Wait until both stores are filled."""
         for informer in (self._nodes, self._others):

@@ -6,20 +6,15 @@ Inside a session any loss ends all (a Lease without a Pod loop is a lie); `app` 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Final
 
 from vnode.config import PeerSpec
-from vnode.errors import ApiError, Conflict, NotFound, Rejected, Unauthorized
-from vnode.kube.client import NODES, PODS, Client, Resource
-from vnode.kube.credentials import from_kubeconfig
-from vnode.kube.objects import Key, Object, utc_now
+from vnode.kube.client import NODES, PODS, Client
+from vnode.kube.credentials import Credentials
+from vnode.kube.objects import Key, utc_now
 from vnode.kube.watch import Source
 from vnode.kubelet.auth import Door
-from vnode.kubelet.authority import ClientAuthority
 from vnode.kubelet.certificate import ServingCertificate
 from vnode.kubelet.reports import Reports
 from vnode.kubelet.request import Bound, Located, NotStarted
@@ -27,8 +22,12 @@ from vnode.kubelet.server import KubeletServer
 from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
 from vnode.node.heartbeat import Verdict, last_renewed
-from vnode.node.manifest import Identity
 from vnode.node.view import nodes_informer, others_informer
+from vnode.peers.home import Home
+from vnode.peers.leftovers import Leftovers
+from vnode.peers.rights import may_list, watch_refusals
+from vnode.peers.status import Facts, Said
+from vnode.peers.tally import Tally
 from vnode.pods.controller import PodController
 from vnode.pods.status import View
 from vnode.reflect.announcer import Announcer
@@ -42,20 +41,6 @@ from vnode.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-ASK_LIMIT_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Home:
-    """What all sessions share of the home cluster. The informers hold metadata only and are run by `app`."""
-
-    client: Client
-    identity: Identity
-    address: str
-    namespaces: Informer
-    reflected: Mapping[str, Informer]
-    authority: ClientAuthority
-
 
 class Session:
     """Runs one peer's virtual Node. Constructing opens nothing."""
@@ -63,18 +48,24 @@ class Session:
     def __init__(
         self,
         spec: PeerSpec,
+        credentials: Credentials,
         home: Home,
         metrics: Metrics,
-        works: Callable[[], None] = lambda: None,
+        works: Callable[[], None],
+        registers: Callable[[], bool],
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`works` is called once the stores are full and the controllers run."""
+        """`works` is called once the stores are full and the controllers run.
+
+        `registers` is False once the Node is only to be taken out.
+        """
         self.spec = spec
         self._works = works
+        self._registers = registers
         identity, node = home.identity, spec.node_name
-        self._home = home
+        self.home = home
         self._names = spec.namespace_map(identity.cluster)
-        self._peer = peer = Client(from_kubeconfig(spec.kubeconfig, spec.context, now), spec.name, metrics)
+        self._peer = peer = Client(credentials, spec.name, metrics)
         self._route = route = spec.route(identity.cluster, identity.cluster_uid)
         ours = {"labelSelector": route.selector}
         self._local = Informer("home-pods", Source(home.client, PODS, {"fieldSelector": f"spec.nodeName={node}"}))
@@ -83,6 +74,9 @@ class Session:
             kind: Informer(f"peer-{resource.plural}", Source(peer, resource, ours, metadata_only=True))
             for kind, resource in KINDS.items()
         }
+        self._forbidden = ""
+        self._tally = Tally()
+        self._local.on_change(self._tally.changed)
         self._recorder = Recorder(home.client, node, now)
         self._namespaces = RemoteNamespaces(peer, route, home.namespaces.store)
         self._reflector = Reflector(
@@ -109,6 +103,15 @@ class Session:
             recorder=self._recorder,
             metrics=metrics,
             now=now,
+        )
+        self.leftovers = Leftovers(
+            home=home,
+            name=spec.name,
+            local=self._local,
+            remote=self._remote,
+            copies=list(reflected.values()),
+            reflector=self._reflector,
+            namespaces=self._namespaces,
         )
         self._announcer = Announcer(home.client, peer, self._local.store, self._remote.store, metrics)
         self._metrics = metrics
@@ -138,6 +141,25 @@ class Session:
             f"{self.spec.name}: {informer.name} not synced" for informer in self._filling if not informer.is_synced
         ]
 
+    @property
+    def facts(self) -> Facts:
+        """What is known of the peer now."""
+        pods, namespaces = self._tally.pods, self._tally.namespaces
+        if self._node is None:
+            return Facts(pods=pods, namespaces=namespaces)
+        probe, ready = self._node.probe, self._node.shown
+        return Facts(
+            answers=None if probe.verdict is None else probe.verdict.up,
+            error="" if probe.verdict is None else probe.verdict.error,
+            refusal=probe.refusal,
+            forbidden=self._forbidden,
+            node=None if ready is None else Said("True" if ready.status else "False", ready.reason, ready.message),
+            version=self._node.version,
+            pods=pods,
+            namespaces=namespaces,
+            round_trip_s=probe.round_trip_s,
+        )
+
     async def run(self) -> None:
         """Run until cancelled, or until a part fails."""
         with logs.fields(peer=self.spec.name, node=self.spec.node_name):
@@ -157,84 +179,63 @@ class Session:
             group.create_task(self._recorder.run(), name=f"{self.spec.name}/events")
             group.create_task(self._kubelet.run(started), name=f"{self.spec.name}/kubelet")
             await opened.wait()
-            last_alive = await last_renewed(self._home.client, self.spec.node_name)
+            last_alive = await last_renewed(self.home.client, self.spec.node_name)
             node = self._node = await self._make_node(group)
             group.create_task(node.run(), name=f"{self.spec.name}/node")
             for informer in self._filling:
                 group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
+            kinds = (PODS, *KINDS.values())
+            group.create_task(
+                watch_refusals(self._peer, kinds, self._is_synced, self._refused), name=f"{self.spec.name}/rights"
+            )
             # Decide only on full stores: a mirror not listed yet would be made twice.
-            for informer in (*self._filling, self._home.namespaces, *self._home.reflected.values()):
+            for informer in (*self._filling, self.home.namespaces, *self.home.reflected.values()):
                 await informer.synced()
             await node.registered()
             self._pods.begin()
             group.create_task(self._reflector.run(), name=f"{self.spec.name}/reflect")
             group.create_task(self._pods.controller.run(), name=f"{self.spec.name}/pods")
             group.create_task(self._announcer.run(last_alive), name=f"{self.spec.name}/events-up")
-            group.create_task(self._sweep(), name=f"{self.spec.name}/namespaces")
+            group.create_task(self.leftovers.sweep(self._pods.wake), name=f"{self.spec.name}/namespaces")
             node.on_peer_change(self._peer_changed)
             node.allow_ready()
             self._works()
             log.info("peer session works", extra={"pods": len(self._local.store), "mirrors": len(self._remote.store)})
 
+    def _is_synced(self) -> bool:
+        return all(informer.is_synced for informer in self._filling)
+
+    def _refused(self, message: str) -> None:
+        self._forbidden = message
+
     async def _make_node(self, group: asyncio.TaskGroup) -> NodeController:
         nodes = others = None
-        if await self._may_list(NODES):
+        if await may_list(self._peer, NODES):
             nodes = nodes_informer(self._peer)
-            if await self._may_list(PODS):
-                others = others_informer(self._peer, self._home.identity.cluster_uid)
+            if await may_list(self._peer, PODS):
+                others = others_informer(self._peer, self.home.identity.cluster_uid)
             self._of_peer = [*self._filling[1:], *filter(None, (nodes, others))]
             for informer in self._of_peer[len(self._filling) - 1 :]:
                 group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
         return NodeController(
-            home=self._home.client,
+            home=self.home.client,
             peer=self._peer,
             spec=self.spec,
-            identity=self._home.identity,
-            address=self._home.address,
+            identity=self.home.identity,
+            address=self.home.address,
             port=lambda: self._port,
             nodes=nodes,
             others=others,
             metrics=self._metrics,
             recorder=self._recorder,
+            registers=self._registers,
             now=self._now,
         )
-
-    async def _may_list(self, resource: Resource) -> bool:
-        """A peer that does not answer is taken to allow it; should it refuse later, the session starts anew."""
-        try:
-            async with asyncio.timeout(ASK_LIMIT_S):
-                await self._peer.list_page(resource, "", {"limit": "1"})
-        except Unauthorized:
-            return True  # that is about the credential, which is being renewed
-        except Rejected as error:
-            log.warning("capacity is not known from the peer", extra={"resource": resource.plural, "error": str(error)})
-            return False
-        except (ApiError, TimeoutError):
-            return True
-        return True
 
     async def stop(self, reason: str) -> None:
         """Have the Node say that nobody serves it now."""
         if self._node is not None:
             await self._node.stop(reason)
-
-    async def clear(self, say: Callable[[str], None]) -> None:
-        """The Node being gone, wait until nothing of ours is left at the peer, then remove our namespaces there.
-
-        What a DaemonSet's controller put back while the Node was going is deleted at home, and so ends at the peer.
-        """
-        told = -1
-        while left := sum(len(informer.store) for informer in self._filling[1:]):
-            if left != told:
-                say(f"{self.spec.name}: {left} objects still go at the peer")
-                told = left
-            await asyncio.sleep(0.5)
-            for local in list(self._local.store):
-                if not local.leaving:
-                    with suppress(NotFound, Conflict):
-                        await self._home.client.delete(PODS, local.key, uid=local.uid)
-            await self._reflector.remove_strays(self._remote.store)
-        await self._namespaces.remove_all()
 
     def _peer_changed(self, verdict: Verdict) -> None:
         for informer in self._of_peer:
@@ -248,34 +249,8 @@ class Session:
         self._pods.controller.queue.hurry()
         self._reflector.controller.queue.hurry()
 
-    async def _sweep(self) -> None:
-        """Remove remote namespaces when their home namespace goes; at the start, those that went while we were away."""
-        gone = asyncio.Event()
-        gone.set()
-
-        def changed(key: Key, before: Object | None, now: Object | None) -> None:
-            if now is None:
-                gone.set()
-            elif before is None or before.meta.labels != now.meta.labels:
-                self._pods.wake(key.name)
-
-        unsubscribe = self._home.namespaces.on_change(changed)
-        try:
-            while True:
-                await gone.wait()
-                gone.clear()
-                try:
-                    await self._reflector.remove_strays(self._remote.store)
-                    await self._namespaces.sweep()
-                except ApiError as error:
-                    log.info("namespaces not swept, will retry", extra={"error": str(error)})
-                    await asyncio.sleep(30)
-                    gone.set()
-        finally:
-            unsubscribe()
-
     def _offloads(self, namespace: str) -> bool:
-        found = self._home.namespaces.store.get(Key("", namespace))
+        found = self.home.namespaces.store.get(Key("", namespace))
         return found is not None and self._names.offloads(namespace, found.meta.labels)
 
     def _locate(self, namespace: str, pod: str) -> Located | None:

@@ -125,8 +125,16 @@ async def apart(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def keep(name: str, session: Callable[[], Coroutine[Any, Any, None]], metrics: Metrics) -> None:
-    """Run `session` for ever: whatever it dies of, it is logged and started again, ever more slowly."""
+async def keep(
+    name: str,
+    session: Callable[[], Coroutine[Any, Any, None]],
+    metrics: Metrics,
+    ended: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run `session` for ever: whatever it dies of, it is logged and started again, ever more slowly.
+
+    `ended` is told each time what it died of.
+    """
     backoff = Backoff(base_s=0.5, cap_s=30.0)
     loop = asyncio.get_running_loop()
     while True:
@@ -136,11 +144,13 @@ async def keep(name: str, session: Callable[[], Coroutine[Any, Any, None]], metr
         except (VnodeError, ExceptionGroup) as error:
             expected = isinstance(error, VnodeError) or not error.split(VnodeError)[1]
             log.warning("session ended", extra={"session": name, "error": _flat(error)}, exc_info=not expected)
+            ended(_flat(error))
             if not expected:
                 metrics.bugs.labels("session").inc()
-        except Exception:
+        except Exception as error:
             metrics.bugs.labels("session").inc()
             log.exception("bug in session", extra={"session": name})
+            ended(_flat(error))
         if loop.time() - started > 60:
             backoff.reset()
         await asyncio.sleep(backoff.next())

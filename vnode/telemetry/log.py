@@ -40,6 +40,7 @@ def setup(level: str = "info", style: Format = "auto", stream: TextIO = sys.stde
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)  # what it ends of is told by who runs it
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

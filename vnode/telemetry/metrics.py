@@ -94,6 +94,14 @@ class Metrics:
             registry=registry,
         )
 
+    def forget(self, peer: str) -> None:
+        """Drop the series of a peer that is served no more, and with them what they held of it."""
+        for metric in self.queue_depth, self.queue_retries, self.hop_down, self.hop_up, self.pods, self.peer_up:
+            metric.remove_by_labels({"peer": peer})
+        self.probe_seconds.remove_by_labels({"peer": peer})
+        for metric in self.kube_requests, self.kube_events, self.kube_lists:
+            metric.remove_by_labels({"side": peer})
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)

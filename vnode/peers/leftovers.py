@@ -1,0 +1,94 @@
+"""What must not stay at a peer: swept while its session runs, cleared once its Node is gone. Made by `session`."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from vnode.errors import ApiError, Conflict, NotFound
+from vnode.kube.client import PODS
+from vnode.kube.objects import Key, Object
+from vnode.peers.home import Home
+from vnode.reflect.controller import Reflector
+from vnode.reflect.namespaces import RemoteNamespaces
+from vnode.runtime.informer import Informer
+
+log = logging.getLogger(__name__)
+
+SWEEP_RETRY_S = 30.0
+
+
+class Leftovers:
+    """Mirrors, copies and namespaces of ours at the peer `name`; `local` follows the node's Pods at home."""
+
+    def __init__(
+        self,
+        *,
+        home: Home,
+        name: str,
+        local: Informer,
+        remote: Informer,
+        copies: Sequence[Informer],
+        reflector: Reflector,
+        namespaces: RemoteNamespaces,
+    ) -> None:
+        self._home = home
+        self._name = name
+        self._local = local
+        self._remote = remote
+        self._copies = copies
+        self._reflector = reflector
+        self._namespaces = namespaces
+
+    @property
+    def places(self) -> Counter[str]:
+        """How many objects of ours were there when the peer was last seen, by its namespaces."""
+        return Counter(item.key.namespace for informer in (self._remote, *self._copies) for item in informer.store)
+
+    async def clear(self, say: Callable[[str], None]) -> None:
+        """The Node being gone, wait until nothing of ours is left at the peer, then remove our namespaces there.
+
+        What a DaemonSet's controller put back while the Node was going is deleted at home, and so ends at the peer.
+        """
+        told = -1
+        while left := self.places.total():
+            if left != told:
+                say(f"{self._name}: {left} objects still go at the peer")
+                told = left
+            await asyncio.sleep(0.5)
+            for local in list(self._local.store):
+                if not local.leaving:
+                    with suppress(NotFound, Conflict):
+                        await self._home.client.delete(PODS, local.key, uid=local.uid)
+            await self._reflector.remove_strays(self._remote.store)
+        await self._namespaces.remove_all()
+
+    async def sweep(self, wake: Callable[[str], None]) -> None:
+        """Remove remote namespaces when their home namespace goes; at the start, those that went while we were away.
+
+        `wake` is called with each namespace whose labels have changed.
+        """
+        gone = asyncio.Event()
+        gone.set()
+
+        def changed(key: Key, before: Object | None, now: Object | None) -> None:
+            if now is None:
+                gone.set()
+            elif before is None or before.meta.labels != now.meta.labels:
+                wake(key.name)
+
+        unsubscribe = self._home.namespaces.on_change(changed)
+        try:
+            while True:
+                await gone.wait()
+                gone.clear()
+                try:
+                    await self._reflector.remove_strays(self._remote.store)
+                    await self._namespaces.sweep()
+                except ApiError as error:
+                    log.info("namespaces not swept, will retry", extra={"error": str(error)})
+                    await asyncio.sleep(SWEEP_RETRY_S)
+                    gone.set()
+        finally:
+            unsubscribe()
