@@ -7,7 +7,8 @@ Rooms, top first; imports go down only (`lint-imports`), `|` are strangers:
 
 Pure modules, which decide and do no I/O: kube.{objects,podspec,syntax}, runtime.store, policy, schema, rules,
 node.{manifest,capacity,images,requests,patches}, pods.{fields,shape,placement,translate,changes,status,plan},
-reflect.kinds, kubelet.{exposition,health,measures,usage,usage_formats}.
+reflect.kinds, kubelet.{exposition,health,measures,usage,usage_formats},
+peers.{objects,status,tally,crd}.
 
 Walks:
 - Pod down: home watch -> kube.watch -> runtime.informer/store -> key -> queue -> pods.controller -> pods.plan
@@ -16,6 +17,9 @@ Walks:
 - log across: apiserver -> kubelet.server -> kubelet.auth -> Locate -> kubelet.logs -> kube.client.stream at the peer
 - usage: metrics-server -> kubelet.server -> kubelet.reports -> kubelet.stats (once in 10 s) -> the peer's metrics API
   or its kubelets -> kubelet.measures -> kubelet.usage -> kubelet.usage_formats
+- configuration: a file's peers, or Peer objects (home watch in kopf's thread -> peers.source -> peers.controller ->
+  peers.objects, all at once) -> peers.fleet: start, stop, or stop and start single sessions; back as a Peer's status
+  (peers.status). A deleted Peer goes by peers.departure, its finalizer last
 - heartbeat, two facts: node.heartbeat renews the Lease (vnode lives) and probes the peer (it can be reached)
 
 Field words: `local` is our cluster, `remote` the peer's; a mirror is the remote Pod that stands for a local one.

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 _OVERRIDES = "peers[].overrides[]."
 _NAME = re.compile(
-    r'^[A-Z_]+: Final = \(?\s*"([^"]+)"  # (label and taint key|label|annotation|pod|node)[:;] (.+)$', re.M
+    r'^[A-Z_]+: Final = \(?\s*"([^"]+)"  # (label and taint key|label|annotation|finalizer|pod|node|peer)[:;] (.+)$',
+    re.M,
 )
 
 
@@ -60,13 +61,20 @@ def flags() -> str:
 def labels() -> str:
     """Labels, annotations and taint keys."""
     found = _NAME.findall(inspect.getsource(names))
-    return _table(["name", "kind", "meaning"], [[f"`{n}`", k, m] for n, k, m in found if k not in ("pod", "node")])
+    reasons = ("pod", "node", "peer")
+    return _table(["name", "kind", "meaning"], [[f"`{n}`", k, m] for n, k, m in found if k not in reasons])
 
 
 def reasons() -> str:
     """Reasons on conditions and Events."""
     found = _NAME.findall(inspect.getsource(names))
     return _table(["reason", "on", "meaning"], [[f"`{n}`", k, m] for n, k, m in found if k in ("pod", "node")])
+
+
+def peer_reasons() -> str:
+    """Reasons on the conditions of Peer objects."""
+    found = _NAME.findall(inspect.getsource(names))
+    return _table(["reason", "meaning"], [[f"`{n}`", m] for n, k, m in found if k == "peer"])
 
 
 def metrics() -> str:
@@ -102,12 +110,14 @@ def fields() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    table.__name__: table for table in (flags, config, overrides, labels, reasons, metrics, rights, fields)
+    table.__name__: table
+    for table in (flags, config, overrides, labels, reasons, peer_reasons, metrics, rights, fields)
 }
 PAGES: dict[Path, tuple[str, ...]] = {
     README: ("flags", "config", "labels", "reasons", "fields", "metrics"),
-    ROOT / "deploy" / "README.md": ("rights", "overrides"),
+    ROOT / "deploy" / "README.md": ("peer_reasons", "rights", "overrides"),
 }
+CRD = ROOT / "deploy" / "base" / "crd.yaml"
 
 
 def written(page: Path) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.tables import PAGES, README, TABLES, written
+from tests.docs.tables import CRD, PAGES, README, TABLES, written
 from vnode import names
+from vnode.peers import crd
 
 ROOT = README.parent
 
@@ -17,9 +18,13 @@ def test_the_tables_are_those_the_code_gives(page: Path) -> None:
     assert written(page) == page.read_text(), "a table is old: run `python -m tests.docs`"
 
 
+def test_the_crd_is_the_one_the_code_gives() -> None:
+    assert crd.text() == CRD.read_text(), "the file is old: run `python -m tests.docs`"
+
+
 def test_every_name_of_ours_has_a_meaning() -> None:
     source = Path(names.__file__).read_text()
-    listed = TABLES["labels"]() + TABLES["reasons"]()
+    listed = TABLES["labels"]() + TABLES["reasons"]() + TABLES["peer_reasons"]()
     for name in re.findall(r'^[A-Z_]+: Final = \(?\s*"(vnode\.dev/[a-z-]+|[A-Z][A-Za-z]+)"', source, re.M):
         assert f"`{name}`" in listed, f"{name} has no comment of the form `# kind: meaning` in names.py"
 
