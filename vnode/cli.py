@@ -1,4 +1,4 @@
-"""The command line: `vnode run | check | diff | remove | demo`. Parses, calls, and turns outcomes into exit codes.
+"""The command line: `vnode run | check | diff | remove | demo`, and `observe`'s. Turns outcomes into exit codes.
 
 Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line or the configuration is wrong.
 """
@@ -16,13 +16,15 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 import msgspec
 import typer
 
-from vnode import __version__
-from vnode.config import Settings, combine, from_flags, load
+from vnode import __version__, options
+from vnode.config import load
 from vnode.errors import ConfigError, VnodeError
-from vnode.kube.credentials import Credentials, own_namespace
-from vnode.kube.credentials import home as home_credentials
+from vnode.kube.credentials import own_namespace
 from vnode.kube.objects import Key
-from vnode.rules import check_kubeconfig, validate
+from vnode.observe import commands as observe
+from vnode.observe import completion
+from vnode.options import Config, HomeContext, Kubeconfig, PeerFlags
+from vnode.rules import validate
 from vnode.telemetry import log as logs
 
 cli = typer.Typer(
@@ -33,26 +35,18 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the peers (README has its keys).")]
-PeerFlags = Annotated[
-    list[str] | None,
-    typer.Option("--peer", metavar="NAME=KUBECONFIG[#CONTEXT]", help="A peer with default settings; may be repeated."),
-]
-Kubeconfig = Annotated[
-    str,
-    typer.Option(help="Of the home cluster. Default: $KUBECONFIG, ~/.kube/config, or the Pod's own account."),
-]
-HomeContext = Annotated[str, typer.Option("--context", help="Context of the home cluster's kubeconfig.")]
+cli.add_typer(observe.commands)
+
 LogFormat = Annotated[Literal["auto", "json", "text"], typer.Option(help="auto: text on a terminal, else JSON lines.")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Least level that is logged.")]
 
 _TLS_BUFFER: Final = 64 * 2**10
 
 
-def main() -> None:
-    """Entry point of the `vnode` command and of `python -m vnode`."""
+def main(name: str | None = None) -> None:
+    """Entry point of the `vnode` command and of `python -m vnode`. `name` is what help calls it, if not what it is."""
     try:
-        cli()
+        cli(prog_name=name)
     except ConfigError as error:
         _fail(str(error), 2)
     except VnodeError as error:
@@ -93,19 +87,6 @@ def _root(
     """Peer clusters as nodes: one virtual Node for each peer in the home cluster, its Pods run over there."""
 
 
-def _settings(config: Path | None, peers: list[str] | None, objects_in: str = "") -> Settings:
-    settings = combine(load(config) if config else None, from_flags(peers or []))
-    settings = msgspec.structs.replace(settings, objects_in=objects_in)
-    validate(settings)
-    return settings
-
-
-def _home(kubeconfig: str, context: str) -> Credentials:
-    if kubeconfig:
-        check_kubeconfig("--kubeconfig", kubeconfig, context)
-    return home_credentials(kubeconfig, context)
-
-
 @cli.command()
 def run(
     config: Config = None,
@@ -141,12 +122,12 @@ def run(
     logs.setup(log_level, log_format)
     if peer_objects and deregister_on_exit:
         raise ConfigError("--deregister-on-exit: not with --peer-objects; deleting a Peer drains its Node")
-    settings = _settings(config, peer, (namespace or own_namespace()) if peer_objects else "")
+    settings = options.settings(config, peer, (namespace or own_namespace()) if peer_objects else "")
     _raise_descriptor_limit()
     _shrink_tls_buffers()
     app = App(
         settings,
-        _home(kubeconfig, context),
+        options.home(kubeconfig, context),
         admin_address=admin_address,
         admin_port=admin_port,
     )
@@ -172,8 +153,8 @@ def check(
     from vnode.check import report
 
     logs.setup("error")
-    settings = _settings(config, peer)
-    raise typer.Exit(asyncio.run(report(settings, _home(kubeconfig, context))))
+    settings = options.settings(config, peer)
+    raise typer.Exit(asyncio.run(report(settings, options.home(kubeconfig, context))))
 
 
 @cli.command()
@@ -210,12 +191,12 @@ def diff(
     if file:
         show_file(settings, file, namespace, peer)
     else:
-        asyncio.run(show_pod(settings, _home(kubeconfig, context), Key(namespace, pod), peer))
+        asyncio.run(show_pod(settings, options.home(kubeconfig, context), Key(namespace, pod), peer))
 
 
 @cli.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="The virtual Node's name.")],
+    name: Annotated[str, typer.Argument(help="The virtual Node's name.", autocompletion=completion.nodes)],
     config: Config = None,
     peer: PeerFlags = None,
     kubeconfig: Kubeconfig = "",
@@ -229,13 +210,13 @@ def remove(
     from vnode.app import App
 
     logs.setup("warning")
-    settings = _settings(config, peer)
+    settings = options.settings(config, peer)
     chosen = tuple(spec for spec in settings.peers if spec.node_name == name)
     if not chosen:
         known = ", ".join(spec.node_name for spec in settings.peers)
         raise ConfigError(f"no peer has a Node named {name}; configured: {known}")
     _raise_descriptor_limit()
-    app = App(msgspec.structs.replace(settings, peers=chosen), _home(kubeconfig, context))
+    app = App(msgspec.structs.replace(settings, peers=chosen), options.home(kubeconfig, context))
     at_once = asyncio.Event()
     at_once.set()
     asyncio.run(app.run_and_remove(at_once, _tell, timeout_s))

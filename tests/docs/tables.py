@@ -47,15 +47,18 @@ def _keys(found: Iterable[Row]) -> str:
 
 
 def flags() -> str:
-    """The commands and their options."""
+    """The commands and their options: a row for each set of commands that have options in common."""
     group = typer.main.get_command(cli)
-    users: dict[tuple[str, str], list[str]] = {}
+    users: dict[str, list[str]] = {}
     for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
         for option in command.params:
             flag = ", ".join(option.opts) if option.param_type_name == "option" else str(option.name).upper()
-            users.setdefault((flag, (getattr(option, "help", None) or "").rstrip(".")), []).append(f"`{name}`")
-    rows = [[", ".join(used_by), f"`{flag}`", meaning] for (flag, meaning), used_by in users.items()]
-    return _table(["command", "option", "meaning"], rows)
+            meaning = (getattr(option, "help", None) or "").rstrip(".")
+            users.setdefault(f"`{flag}` {meaning}", []).append(f"`{name}`")
+    options: dict[str, list[str]] = {}
+    for option, used_by in users.items():
+        options.setdefault(", ".join(used_by), []).append(option)
+    return _table(["command", "options"], [[used_by, "<br>".join(listed)] for used_by, listed in options.items()])
 
 
 def labels() -> str:

@@ -1,7 +1,9 @@
 """README says what the code does: its tables, its commands, its rooms."""
 
+import importlib
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,14 @@ def test_ci_runs_the_very_test_command_of_readme() -> None:
     install, test = commands[1].split(" && ")[1:]
     assert install.split()[-1].strip("'") in script
     assert script.rstrip().endswith(test)
+
+
+def test_every_executable_can_be_run() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {"vnode", "kubectl-vnode", "kubectl_complete-vnode"} <= set(scripts)
+    for target in scripts.values():
+        module, function = target.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_every_room_is_on_the_map() -> None:

@@ -59,6 +59,14 @@ def kubeconfig(path: Path, user: dict[str, Any], **cluster: Any) -> str:
     return str(path)
 
 
+def in_namespace(path: str, namespace: str) -> str:
+    """The kubeconfig `path`, whose context has this namespace now."""
+    content = yaml.safe_load(Path(path).read_text())
+    content["contexts"][0]["context"]["namespace"] = namespace
+    Path(path).write_text(yaml.safe_dump(content))
+    return path
+
+
 def plugin(path: Path, body: str) -> dict[str, Any]:
     """An exec plugin that runs this Python; its runs are counted in `path`.runs."""
     script = path.with_suffix(".py")
@@ -131,6 +139,12 @@ async def test_a_user_and_a_password_become_a_header(tmp_path: Path) -> None:
     user = {"username": "u", "password": SECRET}
     connection = await from_kubeconfig(kubeconfig(tmp_path / "c", user)).current()
     assert authorization(connection) == "Basic " + base64.b64encode(f"u:{SECRET}".encode()).decode()
+
+
+@pytest.mark.parametrize("namespace", ["", "shop"])
+async def test_the_contexts_namespace_is_told(namespace: str, tmp_path: Path) -> None:
+    config = kubeconfig(tmp_path / "c", {"token": "t"})
+    assert (await from_kubeconfig(in_namespace(config, namespace)).current()).namespace == namespace
 
 
 async def test_a_token_file_is_read_again_in_time(tmp_path: Path) -> None:

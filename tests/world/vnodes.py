@@ -71,10 +71,15 @@ class Vnode:
         conditions = json.loads(found.stdout or "{}").get("status", {}).get("conditions", ())
         return next((condition for condition in conditions if condition["type"] == "Ready"), {"status": "absent"})
 
+    @property
+    def admin_url(self) -> str:
+        """Of the admin port."""
+        return f"http://127.0.0.1:{self._port}"
+
     def admin(self, path: str) -> tuple[int, str]:
         """Status and text of a GET on the admin port; status 0 when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"{self.admin_url}{path}", timeout=10) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

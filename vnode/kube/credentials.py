@@ -46,6 +46,7 @@ class Connection:
     headers: dict[str, str] = field(repr=False)
     server_name: str | None = None
     proxy: str | None = field(default=None, repr=False)  # may hold a password
+    namespace: str = ""  # the one its user works in, where that is said
 
 
 class Credentials(Protocol):
@@ -232,7 +233,8 @@ def _connection(settings: dict[str, Any]) -> Connection:
     except (ssl.SSLError, OSError, ValueError) as error:
         raise Unavailable(f"the certificates of {server} cannot be used: {error}") from error
     headers = {"Authorization": settings["authorization"]} if settings.get("authorization") else {}
-    return Connection(server, tls, headers, settings.get("server_name"), settings.get("proxy"))
+    namespace = settings.get("namespace") or ""
+    return Connection(server, tls, headers, settings.get("server_name"), settings.get("proxy"), namespace)
 
 
 def _read(source: Any, context: str) -> dict[str, Any]:
@@ -264,6 +266,7 @@ def _read(source: Any, context: str) -> dict[str, Any]:
         "insecure": values.get("verify_ssl") is False,
         "server_name": values.get("tls_server_name"),
         "proxy": values.get("proxy"),
+        "namespace": loader.current_context["context"].get("namespace"),
         "expiry": expiry.isoformat() if expiry is not None else None,
         "refresh": bool({"tokenFile", "client-certificate", "exec", "auth-provider"} & set(user)),
     }

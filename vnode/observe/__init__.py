@@ -1,0 +1,1 @@
+"""What people ask of running virtual nodes: read-only commands, with their own kubeconfig and rights."""
