@@ -1,5 +1,6 @@
 """`vnode status`, `peers` and `pods`: what they tell of which objects, and how it looks."""
 
+import io
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ from tests.builders import NOW, condition, finished, raw_pod, running
 from vnode import names
 from vnode.observe.hops import Hops, Spread, read_hops
 from vnode.observe.objects import Event, Node, Peer, Pod
-from vnode.observe.render import as_colours, as_data, as_text
+from vnode.observe.render import Following, as_colours, as_data, as_text
 from vnode.observe.reports import health_of, peers_report, pods_report, status_report
 from vnode.observe.tables import age, brief, peers_page, pods_page, status_page
 
@@ -194,6 +195,23 @@ def test_a_terminal_shows_the_same_words_and_obeys_none_of_them() -> None:
         assert "\x1b]0" not in text
         assert "\x07" not in text
     assert "\x1b[31mPeerUnreachable" in _on_terminal(status_page(report, NOW, wide=False))
+
+
+def test_a_live_view_is_redrawn_on_a_terminal_and_repeated_elsewhere_only_with_news(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = status_report([node("edge")], [], {}, [], {}, [])
+    after = status_report([node("edge")], [], PODS, [], {}, [])
+    terminal = Console(force_terminal=True, width=200, file=io.StringIO())
+    for console in (terminal, Console(file=io.StringIO())):
+        with Following(console) as view:
+            for report in (before, before, after):
+                view.show(status_page(report, NOW, wide=False), report)
+    told = capsys.readouterr().out
+    assert told.count("PEER ") == 2
+    assert told.endswith(as_text(status_page(after, NOW, wide=False)))
+    assert isinstance(terminal.file, io.StringIO)
+    assert "2 ready, 1 failing" in terminal.file.getvalue()
 
 
 def test_hops_are_the_quantiles_of_vnodes_own_histograms() -> None:

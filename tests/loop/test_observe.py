@@ -11,6 +11,7 @@ import yaml
 from tests.apiserver import Answer, FixedCredentials, Hang, Request, answer, failure, serving, stream, talking
 from tests.builders import raw_pod
 from vnode import names
+from vnode.cli import main
 from vnode.config import PeerSpec
 from vnode.errors import VnodeError
 from vnode.kube.client import PODS
@@ -190,6 +191,28 @@ def test_completion_is_silent_where_home_does_not_answer(
     context.params["kubeconfig"] = "/absent.conf"
     assert completion.pods(context, "") == []
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["status", "-w", "-o", "json"], "--watch: shows tables only; for programs there is `kubectl get --watch`"),
+        (["peers", "--admin", "127.0.0.1:10260"], "--admin 127.0.0.1:10260: expected http://HOST:PORT"),
+        (["pods", "--peer", "edge"], "--peer edge: expected NAME=KUBECONFIG[#CONTEXT]"),
+        (["trace", "web", "--kubeconfig", "/absent.conf"], "--kubeconfig: expected a readable text file, /absent.conf"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    arguments: list[str], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(_kubeconfig(tmp_path / "home.conf", "http://127.0.0.1:9")))
+    monkeypatch.setattr("sys.argv", ["vnode", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capfd.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"vnode: {told}")
 
 
 def _kubeconfig(path: Path, url: str) -> Path:

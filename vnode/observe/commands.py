@@ -66,7 +66,7 @@ def status(
     vnode status -o json      for programs
     """
     logs.setup("error")
-    _check(admin)
+    _check_admin(admin)
     wide, home = output == "wide", options.home(kubeconfig, context)
     if not watch:
         report = _asked(home, lambda client: gather.status(client, peer or (), admin))
@@ -91,7 +91,7 @@ def peers(
     vnode peers -o wide
     """
     logs.setup("error")
-    _check(admin)
+    _check_admin(admin)
     report = _asked(options.home(kubeconfig, context), lambda client: gather.peers(client, peer or (), admin))
     _put_out(report, output, lambda report: peers_page(report, utc_now(), wide=output == "wide"))
 
@@ -145,7 +145,7 @@ def trace(
     _put_out(_asked(options.home(kubeconfig, context), read), output, trace_page)
 
 
-def _check(admin: str) -> None:
+def _check_admin(admin: str) -> None:
     if admin and not re.fullmatch(r"http://[^/?#]+", admin):
         raise ConfigError(f"--admin {admin}: expected http://HOST:PORT")
 

@@ -28,7 +28,7 @@ from vnode.observe.reports import (
 )
 from vnode.observe.trace import Trace, trace
 
-PEERS: Final = Resource("/apis/vnode.dev/v1alpha1", "peers")
+PEERS: Final = Resource(f"/apis/{names.DOMAIN}/v1alpha1", "peers")
 _OF_VNODE: Final = f"type=Warning,reportingComponent={names.USER_AGENT}"
 T = TypeVar("T")
 
