@@ -37,7 +37,7 @@ def event(uid: str, reason: str, message: str, second: int, by: str = "kubelet",
 
 
 RAN: Json = {"name": "main", "ready": True, "restartCount": 0, "state": {"running": {"startedAt": at(4)}}}
-SHARED = conditions(Initialized=3, ContainersReady=5, Ready=5)
+SHARED = conditions(Ready=5, ContainersReady=5, Initialized=3)
 STATUS: Json = {"phase": "Running", "containerStatuses": [RAN]}
 
 
@@ -45,7 +45,7 @@ def home(status: Json | None = None, **metadata: Any) -> Pod:
     written = {"manager": names.FIELD_MANAGER, "operation": "Update", "subresource": "status", "time": at(6)}
     owner = {"kind": "ReplicaSet", "name": "web-7d", "controller": True}
     more = {"creationTimestamp": at(1), "managedFields": [written], "ownerReferences": [owner], **metadata}
-    status = {**STATUS, "conditions": conditions(PodScheduled=2) + SHARED} if status is None else status
+    status = {**STATUS, "conditions": SHARED + conditions(PodScheduled=2)} if status is None else status
     return msgspec.convert(raw_pod("web", uid="u1", status=status, **more), Pod, strict=False)
 
 
@@ -75,7 +75,7 @@ def test_a_life_looks_like_this() -> None:
         "\n"
         "TIME (UTC)   AFTER   WHERE   WHAT                   DETAIL\n"
         "12:00:01     +0s     home    created                shop/web by ReplicaSet web-7d\n"
-        "12:00:02     +1s     home    PodScheduled=True\n"
+        "12:00:02     +1s     home    PodScheduled=True      on edge\n"
         "12:00:02     +1s     home    Scheduled              assigned shop/web to edge [default-scheduler]\n"
         "12:00:02     +1s     peer    created                shop-home/web\n"
         "12:00:02     +1s     peer    PodScheduled=True      on n1\n"

@@ -9,7 +9,16 @@ from datetime import datetime
 from typing import Final, Literal
 
 from vnode.observe.hops import Hops, Spread
-from vnode.observe.reports import Health, PeerDetails, PeersReport, PeerStatus, PodRow, PodsReport, StatusReport
+from vnode.observe.reports import (
+    Health,
+    PeerDetails,
+    PeersReport,
+    PeerStatus,
+    PodRow,
+    PodsReport,
+    Problem,
+    StatusReport,
+)
 from vnode.observe.trace import Entry, Trace
 
 Style = Literal["", "good", "bad", "faint"]
@@ -47,16 +56,11 @@ def status_page(report: StatusReport, now: datetime, *, wide: bool) -> Page:
     titles = ["PEER", "HEALTH", "FOR", "PODS", "STATES", "HOP DOWN P50/P99", "HOP UP P50/P99"]
     more = ["NODE", "VERSION", "ROUND TRIP P50/P99"] if wide else []
     rows = [_peer_row(row, now, wide=wide) for row in report.peers]
-    peers = Table([*titles, *more, "PROBLEM"], rows, "no peers: no Node has the label vnode.dev/peer")
-    if not report.errors:
-        return Page([peers], notes=report.notes)
-    errors = [
-        _cells(
-            age(error.time, now), error.about, error.reason, error.message + (f" (x{error.times})" * (error.times > 1))
-        )
-        for error in report.errors
-    ]
-    return Page([peers, Table(["LAST ERRORS", "ABOUT", "REASON", "MESSAGE"], errors)], notes=report.notes)
+    tables = [_with_problems([*titles, *more], rows, [row.health for row in report.peers])]
+    if report.errors:
+        errors = [_error_row(error, now) for error in report.errors]
+        tables.append(Table(["LAST ERRORS", "ABOUT", "REASON", "MESSAGE"], errors))
+    return Page(tables, notes=report.notes)
 
 
 def peers_page(report: PeersReport, now: datetime, *, wide: bool) -> Page:
@@ -64,8 +68,7 @@ def peers_page(report: PeersReport, now: datetime, *, wide: bool) -> Page:
     titles = ["PEER", "NODE", "HEALTH", "FOR", "VERSION", "CPU", "MEMORY", "PODS", "ROUND TRIP P50/P99", "AGE"]
     more = ["KUBELET PORT", "REGION", "ZONE", "PROVIDER"] if wide else []
     rows = [_details_row(row, now, wide=wide) for row in report.peers]
-    table = Table([*titles, *more, "PROBLEM"], rows, "no peers: no Node has the label vnode.dev/peer")
-    return Page([table], notes=report.notes)
+    return Page([_with_problems([*titles, *more], rows, [row.health for row in report.peers])], notes=report.notes)
 
 
 def pods_page(report: PodsReport, now: datetime, *, wide: bool) -> Page:
@@ -117,6 +120,19 @@ def brief(seconds: float) -> str:
     return f"{value:.1f}{unit}" if value < 9.95 else f"{value:.0f}{unit}"
 
 
+def _with_problems(titles: Sequence[str], rows: Sequence[Sequence[Cell]], healths: Sequence[Health]) -> Table:
+    """Peers, with a last column for what is wrong where something is."""
+    if any(health.problem for health in healths):
+        titles = [*titles, "PROBLEM"]
+        rows = [[*row, Cell(health.problem, "bad")] for row, health in zip(rows, healths, strict=True)]
+    return Table(titles, rows, "no peers: no Node has the label vnode.dev/peer")
+
+
+def _error_row(error: Problem, now: datetime) -> list[Cell]:
+    again = f" (x{error.times})" if error.times > 1 else ""
+    return _cells(age(error.time, now), error.about, error.reason, error.message + again)
+
+
 def _peer_row(row: PeerStatus, now: datetime, *, wide: bool) -> list[Cell]:
     states = ", ".join(f"{count} {state}" for state, count in row.pods.items() if count)
     cells = [Cell(row.peer), _health(row.health), *_cells(age(row.health.since, now), str(sum(row.pods.values())))]
@@ -125,7 +141,7 @@ def _peer_row(row: PeerStatus, now: datetime, *, wide: bool) -> list[Cell]:
     cells += _cells(_spread(hops.down), _spread(hops.up))
     if wide:
         cells += _cells(row.node or "-", row.version or "-", _spread(hops.probe))
-    return [*cells, Cell(row.health.problem, "bad")]
+    return cells
 
 
 def _details_row(row: PeerDetails, now: datetime, *, wide: bool) -> list[Cell]:
@@ -134,7 +150,7 @@ def _details_row(row: PeerDetails, now: datetime, *, wide: bool) -> list[Cell]:
     cells += _cells(row.version or "-", *amounts, _spread((row.hops or Hops()).probe), age(row.created, now))
     if wide:
         cells += _cells(*(text or "-" for text in (row.kubelet, row.region, row.zone, row.provider)))
-    return [*cells, Cell(row.health.problem, "bad")]
+    return cells
 
 
 def _pod_row(row: PodRow, now: datetime, *, wide: bool, asked: Iterable[str]) -> list[Cell]:

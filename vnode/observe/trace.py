@@ -16,7 +16,9 @@ from vnode.observe.objects import Condition, Container, Event, Pod, containers
 from vnode.observe.reports import Place, place_of
 
 Side = Literal["home", "peer"]
-_FIRST: Final = ("PodScheduled", "PodReadyToStartContainers", "Initialized")  # before containers run; others after
+# The order in which a kubelet's conditions become true; containers start after the first three.
+_ORDER: Final = ("PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready")
+_BEFORE_CONTAINERS: Final = frozenset(_ORDER[:3])
 
 
 class Entry(msgspec.Struct, frozen=True, rename="camel"):
@@ -54,12 +56,13 @@ def trace(
     notes: Sequence[str],
 ) -> Trace:
     """`events` are those about a Pod of this name at home, `mirror_events` at the peer; both may be of others, too."""
-    uid = pod.metadata.uid if pod is not None else ""
-    entries = [
-        *_home(pod, _about(events, uid), mirror),
-        *(_peer(mirror, _about(mirror_events, mirror.metadata.uid)) if mirror is not None else ()),
-        *_reported(pod),
-    ]
+    uid, said = pod.metadata.uid if pod is not None else "", _about(events, pod)
+    entries = [entry for event in said for entry in _event("home", event)] if pod is None else []
+    if pod is not None:
+        entries += _life("home", pod, _own(pod, mirror), said, ran=mirror is None)
+    if mirror is not None:
+        entries += _life("peer", mirror, mirror.status.conditions, _about(mirror_events, mirror), ran=True)
+    entries += _reported(pod)
     entries.sort(key=lambda entry: entry.time.replace(microsecond=0))  # stable: see above
     down, up = _hops(pod, mirror)
     more = [] if down is None or down >= 0 else ["the peer's clock is behind home's: times of the two do not compare"]
@@ -77,38 +80,34 @@ def trace(
     )
 
 
-def _about(events: Iterable[Event], uid: str) -> list[Event]:
-    return [event for event in events if not uid or event.involved_object.uid == uid]
+def _about(events: Iterable[Event], pod: Pod | None) -> list[Event]:
+    return [event for event in events if pod is None or event.involved_object.uid == pod.metadata.uid]
 
 
-def _home(pod: Pod | None, events: Iterable[Event], mirror: Pod | None) -> Iterator[Entry]:
-    if pod is not None:
-        yield from _created("home", pod)
-        shown = mirror.status.conditions if mirror is not None else []
-        peers = {(each.type, each.status, each.last_transition_time) for each in shown if each.type != "PodScheduled"}
-        for condition in pod.status.conditions:
-            if (condition.type, condition.status, condition.last_transition_time) not in peers:
-                yield from _condition("home", condition)
+def _own(pod: Pod, mirror: Pod | None) -> list[Condition]:
+    """Home's conditions that are not the peer's, told once more; scheduled it is on both sides."""
+    shown = mirror.status.conditions if mirror is not None else []
+    peers = {(each.type, each.status, each.last_transition_time) for each in shown if each.type != "PodScheduled"}
+    return [each for each in pod.status.conditions if (each.type, each.status, each.last_transition_time) not in peers]
+
+
+def _life(
+    side: Side, pod: Pod, conditions: Iterable[Condition], events: Iterable[Event], *, ran: bool
+) -> Iterator[Entry]:
+    """One side's part; `ran`: with its containers."""
+    conditions = sorted(conditions, key=lambda each: _ORDER.index(each.type) if each.type in _ORDER else len(_ORDER))
+    yield from _created(side, pod)
+    for condition in conditions:
+        if condition.type in _BEFORE_CONTAINERS:
+            yield from _condition(side, condition, pod.spec.node_name)
     for event in events:
-        yield from _event("home", event)
-    if pod is not None:
-        if mirror is None:
-            yield from _ran("home", pod)
-        yield from _deleted("home", pod)
-
-
-def _peer(mirror: Pod, events: Iterable[Event]) -> Iterator[Entry]:
-    yield from _created("peer", mirror)
-    early = [each for kind in _FIRST for each in mirror.status.conditions if each.type == kind]
-    for condition in early:
-        yield from _condition("peer", condition, mirror.spec.node_name)
-    for event in events:
-        yield from _event("peer", event)
-    yield from _ran("peer", mirror)
-    for condition in mirror.status.conditions:
-        if condition not in early:
-            yield from _condition("peer", condition)
-    yield from _deleted("peer", mirror)
+        yield from _event(side, event)
+    for each in containers(pod) if ran else ():
+        yield from _container(side, each)
+    for condition in conditions:
+        if condition.type not in _BEFORE_CONTAINERS:
+            yield from _condition(side, condition, pod.spec.node_name)
+    yield from _deleted(side, pod)
 
 
 def _reported(pod: Pod | None) -> Iterator[Entry]:
@@ -132,7 +131,7 @@ def _deleted(side: Side, pod: Pod) -> Iterator[Entry]:
         yield Entry(asked, side, "deletion asked for", f"{grace_s} s of grace")
 
 
-def _condition(side: Side, condition: Condition, node: str = "") -> Iterator[Entry]:
+def _condition(side: Side, condition: Condition, node: str) -> Iterator[Entry]:
     if condition.last_transition_time is None:
         return
     detail = ": ".join(filter(None, (condition.reason, condition.message)))
@@ -148,11 +147,6 @@ def _event(side: Side, event: Event) -> Iterator[Entry]:
     again = f" (x{event.times}, last {event.last:%H:%M:%S})" if event.times > 1 else ""
     by = f" [{event.by}]" if event.by else ""
     yield Entry(event.first, side, event.reason, f"{event.message}{again}{by}", event.type == "Warning")
-
-
-def _ran(side: Side, pod: Pod) -> Iterator[Entry]:
-    for each in containers(pod):
-        yield from _container(side, each)
 
 
 def _container(side: Side, status: Container) -> Iterator[Entry]:
