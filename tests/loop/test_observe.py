@@ -79,6 +79,15 @@ async def test_pods_are_asked_for_by_node_and_one_node_tells_the_hops_of_all() -
 
 
 @pytest.mark.looptime
+async def test_peer_objects_are_peers_also_before_they_have_a_node() -> None:
+    told = {"metadata": {"name": "new"}, "status": {"problem": "SecretNotFound: no such Secret"}}
+    async with talking(home(peers=answer({"items": [told]}))) as (client, server):
+        report = await gather.status(client, ["new"])
+    assert [(row.peer, row.health.word) for row in report.peers] == [("new", "SecretNotFound")]
+    assert "/apis/vnode.dev/v1alpha1/peers" in [request.path for request in server.requests]
+
+
+@pytest.mark.looptime
 async def test_what_the_user_may_not_see_is_a_note_but_for_nodes_and_pods() -> None:
     refused = failure(403, "Forbidden", "you may not")
     async with talking(home(metrics=refused, events=refused, peers=refused)) as (client, _):
