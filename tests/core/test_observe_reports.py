@@ -150,9 +150,9 @@ def test_a_peer_object_without_a_node_is_a_peer_and_its_last_error_is_told() -> 
 def test_peers_in_a_pipe_look_like_this() -> None:
     report = peers_report([node("edge")], [], {"edge": HOPS}, [])
     assert as_text(peers_page(report, NOW, wide=True)) == (
-        "PEER   NODE   HEALTH   FOR    VERSION   CPU   MEMORY   PODS   ROUND TRIP P50/P99   AGE    KUBELET PORT     "
+        "PEER   NODE   HEALTH   FOR    VERSION   CPU   MEMORY    PODS   ROUND TRIP P50/P99   AGE    KUBELET PORT     "
         "REGION   ZONE   PROVIDER\n"
-        "edge   edge   Ready    4m0s   v1.37.2   64    256Gi    220    2.1ms/4.0ms          4m0s   10.0.0.1:40123   "
+        "edge   edge   Ready    4m0s   v1.37.2   64    256.0Gi   220    2.1ms/4.0ms          4m0s   10.0.0.1:40123   "
         "-        -      -\n"
     )
 

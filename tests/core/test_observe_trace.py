@@ -10,6 +10,7 @@ from vnode.observe.objects import Event, Pod
 from vnode.observe.render import as_text
 from vnode.observe.tables import trace_page
 from vnode.observe.trace import Entry, trace
+from vnode.reflect.events import name_at_home
 
 Json = dict[str, Any]
 
@@ -107,6 +108,20 @@ def test_without_the_peer_home_tells_what_it_knows() -> None:
         ("home", "status written"),
     ]
     assert (told.remote, told.hop_down_s, told.hop_up_s) == (None, None, None)
+
+
+def test_the_peers_events_that_vnode_told_at_home_are_told_once() -> None:
+    pulled = event("r1", "Pulled", "image is there", 3, metadata={"uid": "e1"})
+    again = event("u1", "Pulled", "image is there", 3, metadata={"name": name_at_home("e1", "web", "u1")})
+    told = trace("shop", "web", home(), [again], mirror(), [pulled], [])
+    assert [step for step in steps(told.timeline) if step[1] == "Pulled"] == [("peer", "Pulled")]
+    alone = trace("shop", "web", home(), [again], None, [], [])
+    assert ("home", "Pulled") in steps(alone.timeline)
+
+
+def test_who_said_it_is_told_with_where() -> None:
+    told = trace("shop", "web", home(), [event("u1", "Pulled", "it", 3, source={"host": "edge"})], None, [], [])
+    assert [entry.detail for entry in told.timeline if entry.what == "Pulled"] == ["it [kubelet at edge]"]
 
 
 def test_what_home_says_otherwise_than_the_peer_is_told_of_both() -> None:

@@ -203,7 +203,7 @@ class Regarded(_Read, frozen=True):
 
 
 class Source(_Read, frozen=True):
-    """Who says it, in the older Events; of vnode's own, `host` is the virtual Node."""
+    """Who says it, in the older Events. `host`: of vnode's own the virtual Node, of a peer's told by it the peer."""
 
     component: str = ""
     host: str = ""
@@ -246,7 +246,8 @@ class Event(_Read, frozen=True):
 
     @property
     def by(self) -> str:
-        return self.reporting_component or self.source.component
+        component = self.reporting_component or self.source.component
+        return f"{component} at {self.source.host}" if self.source.host else component
 
 
 class LastError(_Read, frozen=True):

@@ -3,11 +3,12 @@
 Called by `commands`. `wide` adds columns, and takes none away.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
+from vnode.kube.objects import quantity
 from vnode.observe.hops import Hops, Spread
 from vnode.observe.reports import (
     Health,
@@ -145,12 +146,18 @@ def _peer_row(row: PeerStatus, now: datetime, *, wide: bool) -> list[Cell]:
 
 
 def _details_row(row: PeerDetails, now: datetime, *, wide: bool) -> list[Cell]:
-    amounts = [row.allocatable.get(resource, "-") for resource in ("cpu", "memory", "pods")]
+    amounts = [_amount(resource, row.allocatable) for resource in ("cpu", "memory", "pods")]
     cells = [Cell(row.peer), Cell(row.node or "-"), _health(row.health), Cell(age(row.health.since, now))]
     cells += _cells(row.version or "-", *amounts, _spread((row.hops or Hops()).probe), age(row.created, now))
     if wide:
         cells += _cells(*(text or "-" for text in (row.kubelet, row.region, row.zone, row.provider)))
     return cells
+
+
+def _amount(resource: str, of: Mapping[str, str]) -> str:
+    if resource not in of:
+        return "-"
+    return f"{quantity(of[resource]) / 2**30:.1f}Gi" if resource == "memory" else of[resource]
 
 
 def _pod_row(row: PodRow, now: datetime, *, wide: bool, asked: Iterable[str]) -> list[Cell]:

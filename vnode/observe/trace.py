@@ -14,6 +14,7 @@ from vnode import names
 from vnode.observe import states
 from vnode.observe.objects import Condition, Container, Event, Pod, containers
 from vnode.observe.reports import Place, place_of
+from vnode.reflect.events import name_at_home
 
 Side = Literal["home", "peer"]
 # The order in which a kubelet's conditions become true; containers start after the first three.
@@ -56,12 +57,16 @@ def trace(
     notes: Sequence[str],
 ) -> Trace:
     """`events` are those about a Pod of this name at home, `mirror_events` at the peer; both may be of others, too."""
-    uid, said = pod.metadata.uid if pod is not None else "", _about(events, pod)
-    entries = [entry for event in said for entry in _event("home", event)] if pod is None else []
+    uid, here = pod.metadata.uid if pod is not None else "", _about(events, pod)
+    entries = [entry for event in here for entry in _event("home", event)] if pod is None else []
+    there = _about(mirror_events, mirror) if mirror is not None else []
     if pod is not None:
-        entries += _life("home", pod, _own(pod, mirror), said, ran=mirror is None)
+        # vnode tells the peer's Events at home once more, under names it makes of both.
+        twice = {name_at_home(event.metadata.uid, pod.metadata.name, uid) for event in there}
+        here = [event for event in here if event.metadata.name not in twice]
+        entries += _life("home", pod, _own(pod, mirror), here, ran=mirror is None)
     if mirror is not None:
-        entries += _life("peer", mirror, mirror.status.conditions, _about(mirror_events, mirror), ran=True)
+        entries += _life("peer", mirror, mirror.status.conditions, there, ran=True)
     entries += _reported(pod)
     entries.sort(key=lambda entry: entry.time.replace(microsecond=0))  # stable: see above
     down, up = _hops(pod, mirror)

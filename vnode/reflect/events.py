@@ -91,8 +91,13 @@ def happening(event: Object) -> Happening | None:
 
 def event_name(event: Object, local: Object) -> str:
     """The name at home: one for each of the peer's Events and Pods, the same in every run."""
-    digest = hashlib.sha256(f"{event.uid}/{local.uid}".encode()).hexdigest()[:16]
-    return f"{local.meta.name[:MAX_POD]}.{digest}"
+    return name_at_home(event.uid, local.meta.name, local.uid)
+
+
+def name_at_home(event_uid: str, pod: str, pod_uid: str) -> str:
+    """As `event_name`, for those who have the parts."""
+    digest = hashlib.sha256(f"{event_uid}/{pod_uid}".encode()).hexdigest()[:16]
+    return f"{pod[:MAX_POD]}.{digest}"
 
 
 def home_event(found: Happening, name: str, local: Object, peer: str) -> JsonDict:
