@@ -65,7 +65,8 @@ def mirror(created: int = 2, **metadata: Any) -> Pod:
 
 def test_a_life_looks_like_this() -> None:
     here = [
-        event("u1", "Scheduled", "assigned shop/web to edge", 2, "default-scheduler"),
+        event("u1", "Scheduled", "assigned shop/web to edge", 2, "default-scheduler"),  # as the condition says
+        event("u1", "Tainted", "by hand", 2, ""),
         event("u0", "Killing", "an earlier Pod of this name", 0),
     ]
     there = [event("r1", "Pulled", "image is there", 3), event("r1", "BackOff", "hm", 4, type="Warning", count=3)]
@@ -77,7 +78,7 @@ def test_a_life_looks_like_this() -> None:
         "TIME (UTC)   AFTER   WHERE   WHAT                   DETAIL\n"
         "12:00:01     +0s     home    created                shop/web by ReplicaSet web-7d\n"
         "12:00:02     +1s     home    PodScheduled=True      on edge\n"
-        "12:00:02     +1s     home    Scheduled              assigned shop/web to edge [default-scheduler]\n"
+        "12:00:02     +1s     home    Tainted                by hand\n"
         "12:00:02     +1s     peer    created                shop-home/web\n"
         "12:00:02     +1s     peer    PodScheduled=True      on n1\n"
         "12:00:03     +2s     peer    Initialized=True\n"

@@ -55,17 +55,21 @@ def flags() -> str:
             flag = ", ".join(option.opts) if option.param_type_name == "option" else str(option.name).upper()
             meaning = (getattr(option, "help", None) or "").rstrip(".")
             users.setdefault(f"`{flag}` {meaning}", []).append(f"`{name}`")
-    options: dict[str, list[str]] = {}
-    for option, used_by in users.items():
-        options.setdefault(", ".join(used_by), []).append(option)
-    return _table(["command", "options"], [[used_by, "<br>".join(listed)] for used_by, listed in options.items()])
+    return _grouped("command", "options", ((", ".join(used_by), option) for option, used_by in users.items()))
+
+
+def _grouped(key: str, entries: str, found: Iterable[tuple[str, str]]) -> str:
+    """A row for each key, its entries beneath each other."""
+    rows: dict[str, list[str]] = {}
+    for name, entry in found:
+        rows.setdefault(name, []).append(entry)
+    return _table([key, entries], [[name, "<br>".join(listed)] for name, listed in rows.items()])
 
 
 def labels() -> str:
-    """Labels, annotations and taint keys."""
-    found = _NAME.findall(inspect.getsource(names))
-    reasons = ("pod", "node", "peer")
-    return _table(["name", "kind", "meaning"], [[f"`{n}`", k, m] for n, k, m in found if k not in reasons])
+    """Labels, annotations and taint keys: a row for each of these."""
+    found = [entry for entry in _NAME.findall(inspect.getsource(names)) if entry[1] not in ("pod", "node", "peer")]
+    return _grouped("kind", "name and meaning", ((kind, f"`{name}` {meaning}") for name, kind, meaning in found))
 
 
 def reasons() -> str:
@@ -81,13 +85,14 @@ def peer_reasons() -> str:
 
 
 def metrics() -> str:
-    """vnode's own series."""
+    """vnode's own series: a row for each type."""
     families = [family for family in Metrics().registry.collect() if family.name.startswith("vnode_")]
-    rows = []
-    for family in families:
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        rows.append([f"`{name}`", family.type, family.documentation.rstrip(".")])
-    return _table(["series", "type", "meaning"], rows)
+
+    def entry(name: str, kind: str, meaning: str) -> tuple[str, str]:
+        return kind, f"`{name}{'_total' * (kind == 'counter')}` {meaning.rstrip('.')}"
+
+    found = [entry(family.name, family.type, family.documentation) for family in families]
+    return _grouped("type", "series and meaning", found)
 
 
 def rights() -> str:

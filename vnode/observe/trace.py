@@ -99,7 +99,10 @@ def _own(pod: Pod, mirror: Pod | None) -> list[Condition]:
 def _life(
     side: Side, pod: Pod, conditions: Iterable[Condition], events: Iterable[Event], *, ran: bool
 ) -> Iterator[Entry]:
-    """One side's part; `ran`: with its containers."""
+    """One side's part; `ran`: with its containers. That it was scheduled is told once, by the condition."""
+    scheduled = pod.condition("PodScheduled")
+    if scheduled is not None and scheduled.status == "True":
+        events = [event for event in events if (event.type, event.reason) != ("Normal", "Scheduled")]
     conditions = sorted(conditions, key=lambda each: _ORDER.index(each.type) if each.type in _ORDER else len(_ORDER))
     yield from _created(side, pod)
     for condition in conditions:
