@@ -17,9 +17,10 @@ import msgspec
 
 from vnode.config import PeerSpec, Settings, default_cluster_name
 from vnode.errors import ApiError, VnodeError
-from vnode.kube.client import NAMESPACES, Client
+from vnode.kube.access import allowed
+from vnode.kube.client import NAMESPACES, Client, Resource
 from vnode.kube.credentials import Credentials
-from vnode.kube.objects import Key, parse_object, utc_now
+from vnode.kube.objects import Key, Object, parse_object, utc_now
 from vnode.kube.watch import Backoff, Source
 from vnode.kubelet.authority import ClientAuthority
 from vnode.node.manifest import Identity
@@ -28,6 +29,7 @@ from vnode.peers.session import Home, Session
 from vnode.reflect.kinds import KINDS
 from vnode.rules import validate
 from vnode.runtime.controller import keep
+from vnode.runtime.covering import CoveringInformer
 from vnode.runtime.informer import Informer
 from vnode.telemetry.metrics import AdminServer, Metrics, watch_loop_lag
 
@@ -53,10 +55,8 @@ class App:
         self.metrics = Metrics()
         self.client = Client(credentials, "home", self.metrics)
         self._namespaces = Informer("home-namespaces", Source(self.client, NAMESPACES, metadata_only=True))
-        self._reflected = {
-            kind: Informer(f"home-{resource.plural}", Source(self.client, resource, metadata_only=True))
-            for kind, resource in KINDS.items()
-        }
+        self._reflected = {kind: self._copied(resource) for kind, resource in KINDS.items()}
+        self._namespaces.on_change(self._namespace_changed)
         self._authority = ClientAuthority(self.client, settings.kubelet.client_ca)
         self._admin = AdminServer(self.metrics, admin_address, admin_port, self._unready)
         self.sessions: dict[str, Session] = {}
@@ -183,6 +183,20 @@ class App:
             await working.wait()
         gc.collect()
         gc.freeze()
+
+    def _copied(self, resource: Resource) -> CoveringInformer:
+        async def everywhere() -> bool:
+            return await allowed(self.client, "list", resource.plural) and await allowed(
+                self.client, "watch", resource.plural
+            )
+
+        source = Source(self.client, resource, metadata_only=True)
+        return CoveringInformer(f"home-{resource.plural}", source, everywhere)
+
+    def _namespace_changed(self, key: Key, _: Object | None, now: Object | None) -> None:
+        if now is None:
+            for informer in self._reflected.values():
+                informer.uncover(key.name)
 
     def _works(self, peer: str) -> None:
         self._working[peer].set()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from vnode import names
-from vnode.check import HOME, PEER
+from vnode import names, roles
+from vnode import rights as granted
 from vnode.cli import cli
 from vnode.config import reference
 from vnode.pods.fields import SPEC, STATUS, VOLUMES
@@ -81,8 +81,18 @@ def metrics() -> str:
 
 def rights() -> str:
     """What vnode must be allowed to do, on each side."""
+    places = {
+        "home": granted.HOME,
+        "home, each namespace that offloads": granted.OFFLOADING,
+        "home, with Peer objects": granted.HOME_PEERS,
+        "home, vnode's own namespace": granted.HOME_OWN,
+        "peer, each namespace that takes Pods": granted.PEER_NAMESPACE,
+        "peer": granted.PEER_CLUSTER,
+        "peer, not by default": granted.PEER_KUBELETS,
+        "peer, the account itself": granted.PEER_SELF,
+    }
     resources: dict[tuple[str, str, str], list[str]] = {}
-    for side, listed in (("home", HOME), ("peer", PEER)):
+    for side, listed in places.items():
         for right in listed:
             row = (side, ", ".join(right.verbs), right.without or "(needed)")
             resources.setdefault(row, []).append(f"`{right.resource}`")
@@ -108,6 +118,11 @@ PAGES: dict[Path, tuple[str, ...]] = {
     README: ("flags", "config", "labels", "reasons", "fields", "metrics"),
     ROOT / "deploy" / "README.md": ("rights", "overrides"),
 }
+
+
+def manifests() -> dict[Path, str]:
+    """The manifests that are made from code."""
+    return {ROOT / "deploy" / path: text for path, text in roles.written().items()}
 
 
 def written(page: Path) -> str:

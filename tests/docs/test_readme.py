@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.tables import PAGES, README, TABLES, written
+from tests.docs.tables import PAGES, README, TABLES, manifests, written
 from vnode import names
 
 ROOT = README.parent
@@ -15,6 +15,11 @@ ROOT = README.parent
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_the_tables_are_those_the_code_gives(page: Path) -> None:
     assert written(page) == page.read_text(), "a table is old: run `python -m tests.docs`"
+
+
+@pytest.mark.parametrize("path", manifests(), ids=str)
+def test_the_manifests_are_those_the_code_gives(path: Path) -> None:
+    assert path.read_text() == manifests()[path], "a manifest is old: run `python -m tests.docs`"
 
 
 def test_every_name_of_ours_has_a_meaning() -> None:

@@ -35,6 +35,7 @@ from vnode.reflect.announcer import Announcer
 from vnode.reflect.controller import Reflector
 from vnode.reflect.kinds import KINDS
 from vnode.reflect.namespaces import RemoteNamespaces
+from vnode.runtime.covering import CoveringInformer
 from vnode.runtime.informer import Informer
 from vnode.runtime.recorder import Recorder
 from vnode.telemetry import log as logs
@@ -53,7 +54,7 @@ class Home:
     identity: Identity
     address: str
     namespaces: Informer
-    reflected: Mapping[str, Informer]
+    reflected: Mapping[str, CoveringInformer]
     authority: ClientAuthority
 
 

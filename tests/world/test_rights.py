@@ -1,0 +1,39 @@
+"""Least privilege, shown: everything ran under the shipped roles, and the audit logs say what of them was used.
+
+These tests come last (`conftest`). What no test here makes vnode use is named, with where it is used instead.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.world.accounts import UNREADABLE, granted, uses
+from vnode import rights
+from vnode.devcluster.realnode import available
+
+GRANTED = {
+    "home": (*rights.HOME, *rights.OFFLOADING),
+    "peer": (*rights.PEER_NAMESPACE, *rights.PEER_CLUSTER, *rights.PEER_KUBELETS),
+}
+# Asked by the admission policy `vnode-guard`, on our behalf: no request of its own.
+ASKED_BY_POLICY = {("virtualnodes.vnode.dev", "serve")}
+# Only where containers truly run.
+REAL = {f"pods/{verb}" for verb in ("log", "exec", "attach", "portforward", "ephemeralcontainers", "resize")}
+REAL |= {"pods.metrics.k8s.io", "nodes/proxy"}
+
+
+def test_nothing_that_vnode_asked_for_was_refused() -> None:
+    refused = {(side, use) for side in GRANTED for use in uses(side) if use.refused}
+    assert {use for _, use in refused if not use.namespace.startswith(UNREADABLE)} == set()
+
+
+@pytest.mark.parametrize("side", GRANTED)
+def test_no_right_is_granted_that_is_not_used(side: str, request: pytest.FixtureRequest) -> None:
+    run = {item.path.name for item in request.session.items}
+    if missing := {path.name for path in Path(__file__).parent.glob("test_*.py")} - run:
+        pytest.skip(f"only a run of all world tests uses every right: {', '.join(sorted(missing))} did not run")
+    used = {(use.resource, use.verb) for use in uses(side) if not use.refused}
+    unused = granted(GRANTED[side]) - used - ASKED_BY_POLICY
+    if available():
+        unused = {(resource, verb) for resource, verb in unused if resource not in REAL}
+    assert unused == set()
