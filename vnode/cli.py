@@ -19,6 +19,7 @@ import typer
 from vnode import __version__
 from vnode.config import Settings, combine, from_flags, load
 from vnode.errors import ConfigError, VnodeError
+from vnode.join import commands as joining
 from vnode.kube.credentials import Credentials
 from vnode.kube.credentials import home as home_credentials
 from vnode.kube.objects import Key
@@ -32,6 +33,10 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+cli.add_typer(joining.peer)
+for command in (joining.join, joining.leave, joining.rbac):
+    cli.command()(command)
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the peers (README has its keys).")]
 PeerFlags = Annotated[

@@ -71,6 +71,10 @@ PEER_NAMESPACE: Final[tuple[Right, ...]] = (
     Right("pods/resize", ("patch",), "in-place resize", "in-place resize"),
     Right("pods.metrics.k8s.io", ("list",), "kubectl top, autoscaling", "the nodes' kubelets are asked (nodes/proxy)"),
 )
+# In each of a few namespaces that are all we have there.
+PEER_MAPPED: Final[tuple[Right, ...]] = (
+    Right("resourcequotas", ("list", "watch"), "capacity", "capacity.limits alone say what the node has"),
+)
 # At a peer whose namespaces we make ourselves.
 PEER_CLUSTER: Final[tuple[Right, ...]] = (
     Right("namespaces", ("get", "list", "create", "delete"), "namespaces for them"),

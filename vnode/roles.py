@@ -17,6 +17,7 @@ from vnode.rights import (
     OFFLOADING,
     PEER_CLUSTER,
     PEER_KUBELETS,
+    PEER_MAPPED,
     PEER_NAMESPACE,
     PEER_SELF,
     Right,
@@ -41,21 +42,27 @@ def rules(rights: Iterable[Right]) -> list[JsonDict]:
     ]
 
 
-def home(namespace: str = NAMESPACE, nodes: Sequence[str] = ()) -> list[JsonDict]:
-    """vnode's account at home, in `namespace`, and what it may do there; with `nodes` for these virtual Nodes only."""
-    everywhere = [
-        right._replace(names=tuple(nodes)) if right.verbs == ("serve",) else right
-        for right in (*HOME, *HOME_PEERS)
-        if not right.namespace
-    ]
+def home(namespace: str = NAMESPACE) -> list[JsonDict]:
+    """vnode's account at home, in `namespace`, and what it may do there."""
     leases = [right for right in HOME if right.namespace == LEASES]
     return [
         account(namespace),
-        *_cluster_wide("vnode-home", everywhere, namespace),
+        home_role(),
+        _binding("vnode-home", "", "ClusterRole", namespace),
         *_within("vnode-leases", LEASES, leases, namespace),
         *_within("vnode-peers", namespace, HOME_OWN, namespace),
         _role("ClusterRole", "vnode-offload", OFFLOADING),  # bound namespace by namespace: `offloading`
     ]
+
+
+def home_role(nodes: Sequence[str] = ()) -> JsonDict:
+    """What vnode may do in all of home; with `nodes` only for virtual Nodes of these names, where `vnode-guard` is."""
+    rights = [
+        right._replace(names=tuple(nodes)) if right.verbs == ("serve",) else right
+        for right in (*HOME, *HOME_PEERS)
+        if not right.namespace
+    ]
+    return _role("ClusterRole", "vnode-home", rights)
 
 
 def offloading(namespaces: Iterable[str], account_namespace: str = NAMESPACE) -> list[JsonDict]:
@@ -78,7 +85,7 @@ def peer_namespaces(namespaces: Sequence[str]) -> list[JsonDict]:
     first = namespaces[0]
     return [
         account(first),
-        *(item for name in namespaces for item in _within("vnode-peer", name, PEER_NAMESPACE, first)),
+        *(item for name in namespaces for item in _within("vnode-peer", name, (*PEER_NAMESPACE, *PEER_MAPPED), first)),
         *_within("vnode-renew", first, PEER_SELF, first),
     ]
 

@@ -2,8 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -16,6 +17,7 @@ from vnode.schema import Row
 from vnode.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
+ADMIN = ("join", "leave", "peer kubeconfig", "rbac")
 README = ROOT / "README.md"
 _OVERRIDES = "peers[].overrides[]."
 _NAME = re.compile(
@@ -45,11 +47,29 @@ def _keys(found: Iterable[Row]) -> str:
     return _table(["key", "type", "default", "meaning"], rows)
 
 
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
 def flags() -> str:
-    """The commands and their options."""
-    group = typer.main.get_command(cli)
+    """The commands of every day and their options."""
+    return _flags(lambda name: name not in ADMIN)
+
+
+def joining() -> str:
+    """Those that an administrator runs once a peer."""
+    return _flags(ADMIN.__contains__)
+
+
+def _flags(listed: Callable[[str], bool]) -> str:
     users: dict[tuple[str, str], list[str]] = {}
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+    for name, command in sorted(_commands(typer.main.get_command(cli))):
+        if not listed(name):
+            continue
         for option in command.params:
             flag = ", ".join(option.opts) if option.param_type_name == "option" else str(option.name).upper()
             users.setdefault((flag, (getattr(option, "help", None) or "").rstrip(".")), []).append(f"`{name}`")
@@ -87,6 +107,7 @@ def rights() -> str:
         "home, with Peer objects": granted.HOME_PEERS,
         "home, vnode's own namespace": granted.HOME_OWN,
         "peer, each namespace that takes Pods": granted.PEER_NAMESPACE,
+        "peer, where it is a few namespaces": granted.PEER_MAPPED,
         "peer": granted.PEER_CLUSTER,
         "peer, not by default": granted.PEER_KUBELETS,
         "peer, the account itself": granted.PEER_SELF,
@@ -112,11 +133,11 @@ def fields() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    table.__name__: table for table in (flags, config, overrides, labels, reasons, metrics, rights, fields)
+    table.__name__: table for table in (flags, joining, config, overrides, labels, reasons, metrics, rights, fields)
 }
 PAGES: dict[Path, tuple[str, ...]] = {
     README: ("flags", "config", "labels", "reasons", "fields", "metrics"),
-    ROOT / "deploy" / "README.md": ("rights", "overrides"),
+    ROOT / "deploy" / "README.md": ("joining", "rights", "overrides"),
 }
 
 

@@ -19,7 +19,7 @@ SHIPPED = {
 }
 
 
-UNREADABLE = "unreadable"  # how a namespace begins in which a test means vnode to be refused
+REFUSED = "refused"  # how a namespace begins in which a test means vnode to be refused
 _installed: list[tuple[str, ControlPlane]] = []
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.expect import eventually
-from tests.world.accounts import AUDIT, UNREADABLE, install, may_read_secrets
+from tests.world.accounts import AUDIT, REFUSED, install, may_read_secrets
 from tests.world.api import Api
 from tests.world.manifests import OVERRIDES
 from tests.world.vnodes import Space, Vnode, log_tails, peer_config
@@ -157,7 +157,7 @@ def new_space(home: Cluster) -> Iterator[Callable[..., Space]]:
     def make(peer: Cluster, node: str, name: str = "", labels: dict[str, str] | None = None) -> Space:
         name = name or f"world-{next(_number)}"
         api.create({"kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}})
-        if not name.startswith(UNREADABLE):
+        if not name.startswith(REFUSED):
             may_read_secrets(home.plane, name)
         made.append(Space(api, Api(peer.plane), name, node))
         eventually("the namespace's account is there", lambda: api.find("ServiceAccount", name, "default"))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 from tests.expect import eventually
-from tests.world.accounts import UNREADABLE, may_read_secrets
+from tests.world.accounts import REFUSED, may_read_secrets
 from tests.world.api import Json
 from tests.world.manifests import bound, config_map, pod, secret
 from tests.world.vnodes import Space, Vnode
@@ -64,7 +64,7 @@ def test_a_pod_waits_for_what_it_refers_to_and_starts_when_it_appears(space: Spa
 def test_secrets_of_a_namespace_that_vnode_was_not_given_stay_home_and_the_pod_says_so(
     vnode: Vnode, peer_a: Cluster, new_space: Callable[..., Space]
 ) -> None:
-    space = new_space(peer_a, "edge-a", name=UNREADABLE)
+    space = new_space(peer_a, "edge-a", name=REFUSED)
     assert "edge-a" in vnode.nodes
     space.create(secret("keys", {"token": "s3cret"}), pod("user", "edge-a", **MOUNT), pod("plain", "edge-a"))
     space.wait_ready("plain")

@@ -28,7 +28,8 @@ from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
 from vnode.node.heartbeat import Verdict, last_renewed
 from vnode.node.manifest import Identity
-from vnode.node.view import nodes_informer, others_informer
+from vnode.node.view import nodes_informer, others_informer, quotas_informer
+from vnode.peers.renewal import TokenRenewal, in_file
 from vnode.pods.controller import PodController
 from vnode.pods.status import View
 from vnode.reflect.announcer import Announcer
@@ -75,17 +76,21 @@ class Session:
         identity, node = home.identity, spec.node_name
         self._home = home
         self._names = spec.namespace_map(identity.cluster)
-        self._peer = peer = Client(from_kubeconfig(spec.kubeconfig, spec.context, now), spec.name, metrics)
+        credentials = from_kubeconfig(spec.kubeconfig, spec.context, now)
+        self._peer = peer = Client(credentials, spec.name, metrics)
+        self._renewal = TokenRenewal(peer, credentials, in_file(spec.kubeconfig, spec.context), now)
         self._route = route = spec.route(identity.cluster, identity.cluster_uid)
-        ours = {"labelSelector": route.selector}
+        ours, places = {"labelSelector": route.selector}, self._names.places
         self._local = Informer("home-pods", Source(home.client, PODS, {"fieldSelector": f"spec.nodeName={node}"}))
-        self._remote = Informer("peer-pods", Source(peer, PODS, ours))
+        self._remote = Informer("peer-pods", Source(peer, PODS, ours), namespaces=places)
         reflected = {
-            kind: Informer(f"peer-{resource.plural}", Source(peer, resource, ours, metadata_only=True))
+            kind: Informer(
+                f"peer-{resource.plural}", Source(peer, resource, ours, metadata_only=True), namespaces=places
+            )
             for kind, resource in KINDS.items()
         }
         self._recorder = Recorder(home.client, node, now)
-        self._namespaces = RemoteNamespaces(peer, route, home.namespaces.store)
+        self._namespaces = RemoteNamespaces(peer, route, home.namespaces.store, given=self._names.mapped_only)
         self._reflector = Reflector(
             home=home.client,
             peer=peer,
@@ -123,7 +128,7 @@ class Session:
             door=Door(home.client, node, home.authority, now),
             locate=self._locate,
             reports=Reports(
-                node, self._bound, Stats(peer, route.selector, self._bound, now), metrics, lambda: self.unready
+                node, self._bound, Stats(peer, route.selector, self._bound, now, places), metrics, lambda: self.unready
             ),
             certificate=ServingCertificate(home.client, node, [home.address], now),
             metrics=metrics,
@@ -159,6 +164,7 @@ class Session:
             group.create_task(self._kubelet.run(started), name=f"{self.spec.name}/kubelet")
             await opened.wait()
             last_alive = await last_renewed(self._home.client, self.spec.node_name)
+            group.create_task(self._renewal.run(), name=f"{self.spec.name}/credential")
             node = self._node = await self._make_node(group)
             group.create_task(node.run(), name=f"{self.spec.name}/node")
             for informer in self._filling:
@@ -178,14 +184,16 @@ class Session:
             log.info("peer session works", extra={"pods": len(self._local.store), "mirrors": len(self._remote.store)})
 
     async def _make_node(self, group: asyncio.TaskGroup) -> NodeController:
-        nodes = others = None
-        if await self._may_list(NODES):
+        nodes = others = quotas = None
+        if self._names.mapped_only:
+            quotas = quotas_informer(self._peer, self._names.places)
+        elif await self._may_list(NODES):
             nodes = nodes_informer(self._peer)
             if await self._may_list(PODS):
                 others = others_informer(self._peer, self._home.identity.cluster_uid)
-            self._of_peer = [*self._filling[1:], *filter(None, (nodes, others))]
-            for informer in self._of_peer[len(self._filling) - 1 :]:
-                group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
+        self._of_peer = [*self._filling[1:], *filter(None, (nodes, others, quotas))]
+        for informer in self._of_peer[len(self._filling) - 1 :]:
+            group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
         return NodeController(
             home=self._home.client,
             peer=self._peer,
@@ -195,6 +203,7 @@ class Session:
             port=lambda: self._port,
             nodes=nodes,
             others=others,
+            quotas=quotas,
             metrics=self._metrics,
             recorder=self._recorder,
             now=self._now,
