@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from tests.docs.chart import chart
 from vnode import names, roles
 from vnode import rights as granted
 from vnode.cli import cli
@@ -18,6 +19,7 @@ from vnode.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 ADMIN = ("join", "leave", "peer kubeconfig", "rbac")
+DEPLOY = ROOT / "deploy"
 README = ROOT / "README.md"
 _OVERRIDES = "peers[].overrides[]."
 _NAME = re.compile(
@@ -143,7 +145,8 @@ PAGES: dict[Path, tuple[str, ...]] = {
 
 def manifests() -> dict[Path, str]:
     """The manifests that are made from code."""
-    return {ROOT / "deploy" / path: text for path, text in roles.written().items()}
+    made = roles.written()
+    return {DEPLOY / path: text for path, text in made.items()} | chart(DEPLOY, made["base/rbac.yaml"])
 
 
 def written(page: Path) -> str:

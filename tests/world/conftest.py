@@ -24,7 +24,7 @@ from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.controlplane import start_together
 from vnode.devcluster.realnode import available
 
-_BINARIES = (*CONTROL_PLANE, "kubelet", "kwok", "metrics-server")
+_BINARIES = (*CONTROL_PLANE, "kubelet", "kwok", "metrics-server", "helm")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

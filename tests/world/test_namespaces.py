@@ -79,7 +79,7 @@ def test_a_remote_pod_a_config_map_and_a_secret_of_others_are_left_alone(space: 
     settings = space.peer.create(config_map("settings", {"whose": "theirs"}), space.remote)
     keys = space.peer.create(secret("keys", {"whose": "theirs"}), space.remote)
     space.create(pod("taken", "edge-a"), config_map("settings", {"whose": "ours"}), pod("user", "edge-a", **ENV))
-    mount = {"volumes": [{"name": "keys", "secret": {"secretName": "keys"}}]}
+    mount: Json = {"volumes": [{"name": "keys", "secret": {"secretName": "keys"}}]}
     space.create(secret("keys", {"whose": "ours"}), pod("keeper", "edge-a", **mount))
     assert f"Secret {space.remote}/keys" in space.wait_refused("keeper", names.REMOTE_NAME_TAKEN)
     assert f"ConfigMap {space.remote}/settings" in space.wait_refused("user", names.REMOTE_NAME_TAKEN)
