@@ -1,6 +1,6 @@
 """`vnode check`: reach both sides, ask each apiserver what we may do there, and show it as a table.
 
-The rights asked for are those of `rights`: at home as of one cluster, at the peer as far as the configuration reaches.
+The rights asked for are those of `rights`, at a peer as far as the configuration reaches.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from vnode.errors import ApiError, Unauthorized
 from vnode.kube.access import allowed
 from vnode.kube.client import Client
 from vnode.kube.credentials import Credentials, from_kubeconfig
-from vnode.rights import HOME, OFFLOADING, PEER_CLUSTER, PEER_KUBELETS, PEER_NAMESPACE, Right
+from vnode.rights import HOME, OFFLOADING, PEER_CLUSTER, PEER_KUBELETS, PEER_MAPPED, PEER_NAMESPACE, Right
 from vnode.telemetry.metrics import Metrics
 
 REACH_LIMIT_S: Final = 10.0
@@ -38,14 +38,20 @@ async def report(settings: Settings, home: Credentials) -> int:
     """Print the findings; 0 when everything needed is there, else 1."""
     metrics = Metrics()
     sides = [("home", Client(home, "home", metrics), HOME + OFFLOADING)]
-    sides += [
-        (spec.name, _client(spec, metrics), PEER_NAMESPACE + PEER_CLUSTER + PEER_KUBELETS) for spec in settings.peers
-    ]
+    sides += [(spec.name, _client(spec, metrics), _rights_at(spec)) for spec in settings.peers]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_side(name, client, rights), name=name) for name, client, rights in sides]
     findings = [finding for task in tasks for finding in task.result()]
     _show(findings)
     return 1 if any(finding.verdict == "missing" for finding in findings) else 0
+
+
+def _rights_at(peer: PeerSpec) -> tuple[Right, ...]:
+    """What is needed at a peer: everywhere, or in the few namespaces that are all we have there."""
+    if peer.namespaces.scope == "cluster":
+        return PEER_NAMESPACE + PEER_CLUSTER + PEER_KUBELETS
+    places = sorted(peer.namespaces.map.values())
+    return tuple(right._replace(namespace=place) for place in places for right in PEER_NAMESPACE + PEER_MAPPED)
 
 
 def _client(spec: PeerSpec, metrics: Metrics) -> Client:
@@ -68,12 +74,13 @@ async def _side(side: str, client: Client, rights: Iterable[Right]) -> list[Find
 
 async def _right(side: str, client: Client, right: Right) -> Finding:
     missing = [verb for verb in right.verbs if not await allowed(client, verb, right.resource, right.namespace)]
+    what = f"{right.resource} in {right.namespace}" if right.namespace else right.resource
     if not missing:
-        return Finding(side, right.resource, "ok", right.purpose)
+        return Finding(side, what, "ok", right.purpose)
     detail = f"may not {', '.join(missing)} ({right.purpose})"
     if right.without:
-        return Finding(side, right.resource, "optional", f"{detail}; without: {right.without}")
-    return Finding(side, right.resource, "missing", detail)
+        return Finding(side, what, "optional", f"{detail}; without: {right.without}")
+    return Finding(side, what, "missing", detail)
 
 
 _MARKS: Final = {"ok": "[green]ok[/]", "missing": "[red]MISSING[/]", "optional": "[yellow]absent[/]"}

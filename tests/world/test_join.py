@@ -81,7 +81,12 @@ def test_a_few_namespaces_are_enough_for_a_node_and_its_pods(
     one, two, three = (new_space(peer_b, "few") for _ in range(3))
     one.remote, two.remote = TEAMS
     mapped = {"scope": "mapped", "map": {one.name: one.remote, two.name: two.remote}}
-    own_vnode({"name": "few", "kubeconfig": str(account), "namespaces": mapped}).start().wait_ready()
+    alone = own_vnode({"name": "few", "kubeconfig": str(account), "namespaces": mapped})
+    checked = run_cli("check", "--config", alone.config, "--kubeconfig", peer_b.plane.kubeconfig)
+    rows = [line.split("\t")[1:3] for line in checked.stdout.splitlines() if line.startswith("few\t")]
+    assert ["pods in team-a", "ok"] in rows
+    assert {verdict for _, verdict in rows} == {"ok"}
+    alone.start().wait_ready()
     quota = {"cpu": "3", "memory": "2Gi", "pods": "7"}
     eventually(
         "what the quota leaves is what the node offers",
