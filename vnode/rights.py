@@ -85,6 +85,4 @@ PEER_KUBELETS: Final[tuple[Right, ...]] = (
     Right("nodes/proxy", ("get",), "usage and probe metrics", "kubectl top needs the peer's metrics API"),
 )
 # On the account itself, in its namespace: its token renews itself.
-PEER_SELF: Final[tuple[Right, ...]] = (
-    Right("serviceaccounts/token", ("create",), "renew the token", "it runs out", names=("vnode",)),
-)
+PEER_SELF: Final[tuple[Right, ...]] = (Right("serviceaccounts/token", ("create",), "renew the token", "it runs out"),)

@@ -25,6 +25,7 @@ from vnode.rights import (
 
 ACCOUNT: Final = "vnode"
 NAMESPACE: Final = "vnode-system"
+GUESTS: Final = "vnode-guests"  # at a peer, which may be a home itself, with a vnode in NAMESPACE: not to be mixed up
 LABELS: Final = {"app.kubernetes.io/name": "vnode"}
 _RBAC: Final = "rbac.authorization.k8s.io"
 
@@ -46,7 +47,7 @@ def home(namespace: str = NAMESPACE) -> list[JsonDict]:
     """vnode's account at home, in `namespace`, and what it may do there."""
     leases = [right for right in HOME if right.namespace == LEASES]
     return [
-        account(namespace),
+        _account(namespace),
         home_role(),
         _binding("vnode-home", "", "ClusterRole", namespace),
         *_within("vnode-leases", LEASES, leases, namespace),
@@ -70,39 +71,29 @@ def offloading(namespaces: Iterable[str], account_namespace: str = NAMESPACE) ->
     return [_binding("vnode-offload", name, "ClusterRole", account_namespace) for name in namespaces]
 
 
-def peer_cluster(namespace: str = NAMESPACE) -> list[JsonDict]:
-    """vnode's account at a peer, in a namespace of its own, for namespaces that it makes there."""
+def peer_cluster(account: str = ACCOUNT) -> list[JsonDict]:
+    """A home's account at a peer, beside those of other homes, for namespaces that it makes there."""
     return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": LABELS}},
-        account(namespace),
-        *_cluster_wide("vnode-peer", (*PEER_NAMESPACE, *PEER_CLUSTER), namespace),
-        *_within("vnode-renew", namespace, PEER_SELF, namespace),
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": GUESTS, "labels": LABELS}},
+        _account(GUESTS, account),
+        *_cluster_wide("vnode-peer", (*PEER_NAMESPACE, *PEER_CLUSTER), GUESTS, account),
+        *_renewal(GUESTS, account),
     ]
 
 
-def peer_namespaces(namespaces: Sequence[str]) -> list[JsonDict]:
-    """vnode's account at a peer, in the first of these namespaces, for them alone: nothing is cluster-wide."""
-    first = namespaces[0]
+def peer_namespaces(namespaces: Sequence[str], account: str = ACCOUNT) -> list[JsonDict]:
+    """A home's account at a peer, in the first of these namespaces, for them alone: nothing is cluster-wide."""
+    first, rights = namespaces[0], (*PEER_NAMESPACE, *PEER_MAPPED)
     return [
-        account(first),
-        *(item for name in namespaces for item in _within("vnode-peer", name, (*PEER_NAMESPACE, *PEER_MAPPED), first)),
-        *_within("vnode-renew", first, PEER_SELF, first),
+        _account(first, account),
+        *(item for name in namespaces for item in _within("vnode-peer", name, rights, first, account)),
+        *_renewal(first, account),
     ]
 
 
-def peer_kubelets(namespace: str = NAMESPACE) -> list[JsonDict]:
+def peer_kubelets(account: str = ACCOUNT) -> list[JsonDict]:
     """The right to ask a peer's kubelets for usage, where no metrics API tells."""
-    return _cluster_wide("vnode-kubelets", PEER_KUBELETS, namespace)
-
-
-def account(namespace: str) -> JsonDict:
-    """The ServiceAccount. No Pod is to have its token by default: vnode's own asks for it."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": ACCOUNT, "namespace": namespace, "labels": LABELS},
-        "automountServiceAccountToken": False,
-    }
+    return _cluster_wide("vnode-kubelets", PEER_KUBELETS, GUESTS, account)
 
 
 def written() -> Mapping[str, str]:
@@ -129,27 +120,50 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _cluster_wide(name: str, rights: Iterable[Right], account_namespace: str) -> list[JsonDict]:
-    binding = _binding(name, "", "ClusterRole", account_namespace)
-    return [_role("ClusterRole", name, rights), binding]
+def _account(namespace: str, name: str = ACCOUNT) -> JsonDict:
+    """No Pod is to have its token by default: vnode's own asks for it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": namespace, "labels": LABELS},
+        "automountServiceAccountToken": False,
+    }
 
 
-def _within(name: str, namespace: str, rights: Iterable[Right], account_namespace: str) -> list[JsonDict]:
-    return [_role("Role", name, rights, namespace), _binding(name, namespace, "Role", account_namespace)]
+def _renewal(namespace: str, account: str) -> list[JsonDict]:
+    own = [right._replace(names=(account,)) for right in PEER_SELF]
+    name = _of(account, "vnode-renew")
+    return [_role("Role", name, own, namespace), _binding(name, namespace, "Role", namespace, account)]
+
+
+def _cluster_wide(name: str, rights: Iterable[Right], account_namespace: str, account: str = ACCOUNT) -> list[JsonDict]:
+    return [_role("ClusterRole", name, rights), _binding(name, "", "ClusterRole", account_namespace, account)]
+
+
+def _within(
+    name: str, namespace: str, rights: Iterable[Right], account_namespace: str, account: str = ACCOUNT
+) -> list[JsonDict]:
+    role = _role("Role", name, rights, namespace)
+    return [role, _binding(name, namespace, "Role", account_namespace, account)]
 
 
 def _role(kind: str, name: str, rights: Iterable[Right], namespace: str = "") -> JsonDict:
     return {"apiVersion": f"{_RBAC}/v1", "kind": kind, "metadata": _meta(name, namespace), "rules": rules(rights)}
 
 
-def _binding(name: str, namespace: str, role: str, account_namespace: str) -> JsonDict:
+def _binding(role: str, namespace: str, kind: str, account_namespace: str, account: str = ACCOUNT) -> JsonDict:
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
-        "metadata": _meta(name, namespace),
-        "roleRef": {"apiGroup": _RBAC, "kind": role, "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": account_namespace}],
+        "metadata": _meta(_of(account, role), namespace),
+        "roleRef": {"apiGroup": _RBAC, "kind": kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": account_namespace}],
     }
+
+
+def _of(account: str, name: str) -> str:
+    """What is one account's alone: several homes may share a peer."""
+    return name if account == ACCOUNT else f"{name}-{account}"
 
 
 def _meta(name: str, namespace: str) -> JsonDict:

@@ -39,7 +39,8 @@ def install(plane: ControlPlane, side: Literal["home", "peer"]) -> None:
         api.create({"kind": "Namespace", "metadata": {"name": roles.NAMESPACE}})
     files = [argument for path in SHIPPED[side] for argument in ("-f", DEPLOY / path)]
     plane.kubectl("apply", *files)
-    token = plane.kubectl("create", "token", roles.ACCOUNT, "-n", roles.NAMESPACE, "--duration=24h").stdout.strip()
+    place = roles.NAMESPACE if side == "home" else roles.GUESTS
+    token = plane.kubectl("create", "token", roles.ACCOUNT, "-n", place, "--duration=24h").stdout.strip()
     write_kubeconfig(kubeconfig(plane), cluster=plane.name, url=plane.url, ca=plane.authority.cert, token=token)
     _installed.append((side, plane))
 

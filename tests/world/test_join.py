@@ -1,6 +1,7 @@
 """Accounts and rights made by the commands: what they may do, what they may not, and how their tokens go on."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -15,6 +16,7 @@ from tests.world.api import Api
 from tests.world.manifests import bound, config_map, secret
 from tests.world.vnodes import Space, Vnode, run_cli
 from vnode import names, roles
+from vnode.config import default_cluster_name
 from vnode.devcluster.cluster import Cluster
 from vnode.kube.client import Client
 from vnode.kube.credentials import from_kubeconfig
@@ -109,6 +111,31 @@ def test_a_few_namespaces_are_enough_for_a_node_and_its_pods(
     assert "pods is forbidden" in two.wait_refused("late", names.REMOTE_REFUSED)
     one.home.delete("Pod", one.name, "user")
     eventually("what it needed goes with it", lambda: not teams.find("Secret", one.remote, "keys"))
+
+
+def test_a_peer_joins_and_leaves_by_one_command_each(home: Cluster, peer_b: Cluster, teams: Api, account: Path) -> None:
+    assert account.exists()
+    home.plane.kubectl("apply", "-f", DEPLOY / "base" / "crd.yaml")
+    api = Api(home.plane)
+    name = f"vnode-{default_cluster_name(api.get('Namespace', '', 'kube-system')['metadata']['uid'])}"
+    both = ("--kubeconfig", home.plane.kubeconfig, "--peer-kubeconfig", peer_b.plane.kubeconfig)
+    done = run_cli("join", "few-by-one", "--namespaces", f"shop={TEAMS[0]}", *both)
+    assert done.returncode == 0, done.stderr
+    peer = home.plane.get("/apis/vnode.dev/v1alpha1/peers/few-by-one")["spec"]
+    assert (peer["namespaces"]["scope"], peer["namespaces"]["map"]) == ("mapped", {"shop": TEAMS[0]})
+    kept = api.get("Secret", roles.NAMESPACE, peer["secretRef"]["name"])["data"]["kubeconfig"]
+    path = home.plane.directory / "joined.conf"
+    path.write_bytes(base64.b64decode(kept))
+    assert _whoami(peer_b, path) == f"system:serviceaccount:{TEAMS[0]}:{name}"
+    # Another home's account is none of this one's business.
+    assert teams.find("ServiceAccount", TEAMS[0], roles.ACCOUNT)
+    done = run_cli("leave", "few-by-one", *both)
+    assert done.returncode == 0, done.stderr
+    assert api.find("Secret", roles.NAMESPACE, peer["secretRef"]["name"]) is None
+    assert teams.find("ServiceAccount", TEAMS[0], name) is None
+    assert teams.find("ServiceAccount", TEAMS[0], roles.ACCOUNT)
+    again = run_cli("leave", "few-by-one", *both)
+    assert (again.returncode, again.stderr) == (1, 'vnode: peers.vnode.dev "few-by-one" not found\n')
 
 
 def test_a_token_renews_itself_by_its_own_right(account: Path, peer_b: Cluster) -> None:

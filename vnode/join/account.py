@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from vnode import roles
-from vnode.join.apply import Say, apply_all, described
+from vnode.join.apply import Say, apply_all, described, key_of
 from vnode.kube import token
 from vnode.kube.client import Client
 from vnode.kube.credentials import from_kubeconfig, read_kubeconfig
@@ -39,11 +39,11 @@ class Admin(NamedTuple):
             await client.close()
 
 
-def manifests(namespaces: Sequence[str], kubelets: bool) -> list[JsonDict]:
+def manifests(namespaces: Sequence[str], kubelets: bool, account: str) -> list[JsonDict]:
     """What is made at the peer: for `namespaces` there, or for all where none is named."""
     if namespaces:
-        return roles.peer_namespaces(namespaces)
-    return roles.peer_cluster() + (roles.peer_kubelets() if kubelets else [])
+        return roles.peer_namespaces(namespaces, account)
+    return roles.peer_cluster(account) + (roles.peer_kubelets(account) if kubelets else [])
 
 
 async def create(name: str, admin: Admin, server: str, items: Sequence[JsonDict], say: Say) -> str:
@@ -52,10 +52,10 @@ async def create(name: str, admin: Admin, server: str, items: Sequence[JsonDict]
     say(f"will make at {way['server']}:")
     for item in items:
         say(f"  {described(item)}")
-    place = next(item["metadata"]["namespace"] for item in items if item["kind"] == "ServiceAccount")
+    (account,) = (key_of(item) for item in items if item["kind"] == "ServiceAccount")
     async with admin.client(name) as peer:
         await apply_all(peer, items, say)
-        bearer = await token.request(peer, place, roles.ACCOUNT, TOKEN_LIFE)
+        bearer = await token.request(peer, account.namespace, account.name, TOKEN_LIFE)
     return kubeconfig(name, way | ({"server": server} if server else {}), bearer)
 
 

@@ -1,6 +1,6 @@
 """The commands an administrator runs once a peer or once a namespace: `peer kubeconfig`, `join`, `leave`, `rbac`.
 
-Each says what it will do, on stderr, before it does it; `--dry-run` prints the manifests and does nothing.
+Each says on stderr what it does. `peer kubeconfig --dry-run` and `rbac` without `--apply` print it and do nothing.
 """
 
 import asyncio
@@ -26,7 +26,6 @@ Everywhere = Annotated[bool, typer.Option("--all", help="In all namespaces: vnod
 Namespaces = Annotated[str, typer.Option("--namespaces", help="In these namespaces only, with nothing cluster-wide.")]
 Kubelets = Annotated[bool, typer.Option("--kubelets", help="Usage from the kubelets too (nodes/proxy: a wide right).")]
 Server = Annotated[str, typer.Option("--server", help="URL at which vnode reaches the peer. Default: the same.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the manifests and make nothing.")]
 Place = Annotated[str, typer.Option("--namespace", help="vnode's own namespace at home.")]
 
 
@@ -39,8 +38,11 @@ def kubeconfig(
     namespaces: Namespaces = "",
     kubelets: Kubelets = False,
     server: Server = "",
+    account_name: Annotated[
+        str, typer.Option("--account", help="The account's name; one for each home that shares the peer.")
+    ] = roles.ACCOUNT,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write. Default: stdout.")] = None,
-    dry_run: DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifests and make nothing.")] = False,
 ) -> None:
     """Make an account with the least rights at a peer, and print a kubeconfig for it whose token renews itself.
 
@@ -53,7 +55,7 @@ def kubeconfig(
     from vnode.join import account
 
     logs.setup("error")
-    items = account.manifests(_scope(everywhere, namespaces), kubelets)
+    items = account.manifests(_scope(everywhere, namespaces), kubelets, account_name)
     if dry_run:
         print(roles.dump(items), end="")
         return
@@ -79,7 +81,6 @@ def join(
     kubelets: Kubelets = False,
     server: Server = "",
     namespace: Place = roles.NAMESPACE,
-    dry_run: DryRun = False,
 ) -> None:
     """Join a peer in one step: its account and kubeconfig, a Secret with it at home, and the Peer object.
 
@@ -93,12 +94,9 @@ def join(
 
     logs.setup("error")
     pairs = objects.pairs(namespaces) if namespaces else {}
-    items = account.manifests(_scope(everywhere, ",".join(pairs.values())), kubelets)
-    if dry_run:
-        print(roles.dump([*items, *objects.manifests(name, namespace, "…", pairs)]), end="")
-        return
+    _scope(everywhere, namespaces)
     home, there = account.Admin(_paths(kubeconfig), context), account.Admin(_paths(peer_kubeconfig), peer_context)
-    asyncio.run(objects.join(name, namespace, pairs, home, there, server, items, _say))
+    asyncio.run(objects.join(name, namespace, pairs, home, there, server, kubelets, _say))
 
 
 def leave(

@@ -16,7 +16,7 @@ from vnode.runtime.informer import Informer
 
 log = logging.getLogger(__name__)
 
-REFUSED_AGAIN_S: Final = 15.0  # a right that is given later is found out in this time
+REFUSED_AGAIN_S: Final = 5.0  # a right that is given later is found out in this time
 
 
 @dataclass(slots=True)
