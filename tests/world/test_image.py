@@ -60,12 +60,13 @@ def image() -> Iterator[Path]:
     root.chmod(0o755)
     source = root / "src"
     source.mkdir()
-    environment = {"PATH": f"{Path(PYTHON).parent}:/usr/bin:/bin", "HOME": str(root)}
+    environment = {"PATH": f"{Path(PYTHON).parent}:/usr/bin:/bin", "HOME": os.environ["HOME"]}
     try:
         for instruction, argument in stages()[0].steps:
             match instruction:
                 case "ENV":
                     environment |= dict(pair.split("=") for pair in argument.split())
+                    environment.pop("PIP_NO_CACHE_DIR", None)  # an image needs no cache; whoever runs this often does
                 case "COPY":
                     *origins, to = argument.split()
                     for origin in origins:
