@@ -35,6 +35,7 @@ _GROUPS = {
 }
 _CLUSTER_WIDE = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding"}
 _MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class Refusal(Exception):
@@ -86,7 +87,7 @@ class Api:
 
     def patch_status(self, kind: str, namespace: str, name: str, status: Json) -> Json:
         """The object after a strategic merge patch of its status."""
-        return self.patch(kind, namespace, name, {"status": status}, "status", "application/strategic-merge-patch+json")
+        return self.patch(kind, namespace, name, {"status": status}, "status", STRATEGIC)
 
     def delete(self, kind: str, namespace: str, name: str, grace_s: int | None = None) -> None:
         """Ask for deletion; what is gone already is fine."""

@@ -21,6 +21,7 @@ from vnode.devcluster.cluster import Cluster
 from vnode.kube.client import Client
 from vnode.kube.credentials import from_kubeconfig
 from vnode.kube.objects import utc_now
+from vnode.kubelet.certificate import request_manifest, signing_request
 from vnode.peers.renewal import TokenRenewal, in_file
 from vnode.telemetry.metrics import Metrics
 
@@ -221,10 +222,8 @@ def _whoami(cluster: Cluster, path: Path) -> str:
 
 
 def _signing_request(node: str) -> str:
-    manifest = {
-        "apiVersion": "certificates.k8s.io/v1",
-        "kind": "CertificateSigningRequest",
-        "metadata": {"name": "wide", "labels": {names.ORIGIN_NODE: node}},
-        "spec": {"request": "eA==", "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]},
-    }
+    """A request that a node may sign, to a signer whose certificates speak for clients."""
+    manifest = request_manifest(node, signing_request(node, [node])[1])
+    manifest["metadata"] = {"name": "wide", "labels": manifest["metadata"]["labels"]}
+    manifest["spec"] |= {"signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}
     return json.dumps(manifest)
