@@ -2,9 +2,11 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.docs.tables import PAGES, README, TABLES, manifests, written
 from vnode import names
@@ -67,3 +69,11 @@ def test_modules_stay_small() -> None:
         if (lines := len(path.read_text().splitlines())) > 300
     }
     assert not long, f"a module past 300 lines is two ideas: {long}"
+
+
+def test_the_image_pins_every_package_that_is_asked_for() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "deploy" / "requirements.txt").read_text(), re.M))
+    for requirement in map(Requirement, wanted):
+        version = pinned.get(requirement.name.lower(), "")
+        assert requirement.specifier.contains(version), f"{requirement} is not in deploy/requirements.txt: make it anew"
