@@ -53,3 +53,17 @@ def test_a_debug_container_travels_too(space: Space) -> None:
         return [container["name"] for container in space.mirrors()["web"]["spec"].get("ephemeralContainers", ())]
 
     eventually("it is at the peer", lambda: names() == ["debugger"])
+
+
+def test_a_resize_travels_too(space: Space) -> None:
+    before, after = {"requests": {"cpu": "100m"}}, {"requests": {"cpu": "150m"}}
+    space.create(bound("web", "edge-a", containers=[{"name": "main", "image": "simulated:1", "resources": before}]))
+    space.wait_ready("web")
+    # An apiserver lets only those be resized whose kubelet tells what they have; a simulated one does not, and the
+    # lab's real one, which has no cgroups of its own, does not survive a resize.
+    status = {"containerStatuses": [{"name": "main", "resources": before}]}
+    space.peer.patch_status("Pod", space.remote, "web", status)
+    eventually("home knows it", lambda: "resources" in (space.pod("web") or {})["status"]["containerStatuses"][0])
+    resized = {"spec": {"containers": [{"name": "main", "resources": after}]}}
+    space.home.patch("Pod", space.name, "web", resized, "resize", STRATEGIC)
+    eventually("it is at the peer", lambda: space.mirrors()["web"]["spec"]["containers"][0]["resources"] == after)
