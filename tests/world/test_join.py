@@ -106,6 +106,7 @@ def test_a_few_namespaces_are_enough_for_a_node_and_its_pods(
     two.wait_ready("other")
     assert teams.get("ConfigMap", one.remote, "settings")["data"] == {"mode": "a"}
     three.wait_refused("stranger", names.NAMESPACE_NOT_OFFLOADED)
+    assert "forbidden" not in alone.log  # nothing was asked for that is not given
     # What the peer forbids from now on is told where it concerns somebody.
     teams.delete("RoleBinding", two.remote, "vnode-peer")
     two.create(bound("late", "few"))

@@ -116,9 +116,8 @@ class Session:
             metrics=metrics,
             now=now,
         )
-        self._announcer = Announcer(home.client, peer, self._local.store, self._remote.store, metrics)
-        self._metrics = metrics
-        self._now = now
+        self._announcer = Announcer(home.client, peer, self._local.store, self._remote.store, metrics, places)
+        self._metrics, self._now = metrics, now
         self._port = 0
         self._node: NodeController | None = None
         self._kubelet = KubeletServer(
