@@ -4,8 +4,11 @@ And TLS connections as `vnode run` has them, so that what streams are tested wit
 """
 
 import asyncio
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 from vnode import cli
@@ -18,3 +21,13 @@ settings.load_profile("vnode")
 asyncio.set_event_loop(None)
 
 cli._shrink_tls_buffers()
+
+
+@pytest.fixture(autouse=True)
+def _unchanged_log() -> Iterator[None]:
+    """Commands that run in the tests' own process set logging up for themselves."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

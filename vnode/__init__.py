@@ -2,11 +2,11 @@
 
 Rooms, top first; imports go down only (`lint-imports`), `|` are strangers:
 
-    cli > app | check | diff | devcluster | observe > options > peers > kubelet > pods | node | reflect > rules
-        > config > policy > schema > runtime > kube > telemetry | names | errors
+    cli > app | check | diff | devcluster | join | observe > options > peers > kubelet > pods | node | reflect
+        > rules > config | roles > policy > schema | rights > runtime > kube > telemetry | names | errors
 
-Pure modules, which decide and do no I/O: kube.{objects,podspec,syntax}, runtime.store, policy, schema, rules,
-node.{manifest,capacity,images,requests,patches}, pods.{fields,shape,placement,translate,changes,status,plan},
+Pure modules, which decide and do no I/O: kube.{objects,podspec,syntax}, runtime.store, policy, schema, rules, rights,
+roles, node.{manifest,capacity,images,requests,patches}, pods.{fields,shape,placement,translate,changes,status,plan},
 reflect.kinds, kubelet.{exposition,health,measures,usage,usage_formats},
 peers.{objects,status,tally,crd}, observe.{objects,states,hops,reports,trace,tables}.
 

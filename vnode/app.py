@@ -16,16 +16,19 @@ import msgspec
 
 from vnode.config import Settings, default_cluster_name
 from vnode.errors import ApiError, VnodeError
-from vnode.kube.client import NAMESPACES, Client
+from vnode.kube.access import allowed
+from vnode.kube.client import NAMESPACES, Client, Resource
 from vnode.kube.credentials import Credentials, from_kubeconfig
-from vnode.kube.objects import Key, parse_object, utc_now
+from vnode.kube.objects import Key, Object, parse_object, utc_now
 from vnode.kube.watch import Backoff, Source
 from vnode.kubelet.authority import ClientAuthority
 from vnode.node.manifest import Identity
 from vnode.peers.fleet import Fleet, Wanted
 from vnode.peers.home import Home
+from vnode.peers.renewal import in_file
 from vnode.reflect.kinds import KINDS
 from vnode.rules import validate
+from vnode.runtime.covering import CoveringInformer
 from vnode.runtime.informer import Informer
 from vnode.telemetry.metrics import AdminServer, Metrics, watch_loop_lag
 
@@ -53,15 +56,20 @@ class App:
         self.metrics = Metrics()
         self.client = Client(credentials, "home", self.metrics)
         self._namespaces = Informer("home-namespaces", Source(self.client, NAMESPACES, metadata_only=True))
-        self._reflected = {
-            kind: Informer(f"home-{resource.plural}", Source(self.client, resource, metadata_only=True))
-            for kind, resource in KINDS.items()
-        }
+        self._reflected = {kind: self._copied(resource) for kind, resource in KINDS.items()}
+        self._namespaces.on_change(self._namespace_changed)
         self._authority = ClientAuthority(self.client, settings.kubelet.client_ca)
         self._admin = AdminServer(self.metrics, admin_address, admin_port, self._unready)
         self._fleet = Fleet(self.metrics, now)
         self._fleet.follow(
-            {spec.name: Wanted(spec, from_kubeconfig(spec.kubeconfig, spec.context, now)) for spec in settings.peers}
+            {
+                spec.name: Wanted(
+                    spec,
+                    from_kubeconfig(spec.kubeconfig, spec.context, now),
+                    in_file(spec.kubeconfig, spec.context),
+                )
+                for spec in settings.peers
+            }
         )
         self._objects: PeerController | None = None
 
@@ -144,6 +152,20 @@ class App:
         with socket.socket(family, kind) as probe:
             probe.connect(address)  # a datagram socket: nothing is sent
             return str(probe.getsockname()[0])
+
+    def _copied(self, resource: Resource) -> CoveringInformer:
+        async def everywhere() -> bool:
+            return await allowed(self.client, "list", resource.plural) and await allowed(
+                self.client, "watch", resource.plural
+            )
+
+        source = Source(self.client, resource, metadata_only=True)
+        return CoveringInformer(f"home-{resource.plural}", source, everywhere)
+
+    def _namespace_changed(self, key: Key, _: Object | None, now: Object | None) -> None:
+        if now is None:
+            for informer in self._reflected.values():
+                informer.uncover(key.name)
 
     def _unready(self) -> list[str]:
         shared = (self._namespaces, *self._reflected.values())

@@ -19,6 +19,7 @@ import typer
 from vnode import __version__, options
 from vnode.config import load
 from vnode.errors import ConfigError, VnodeError
+from vnode.join import commands as joining
 from vnode.kube.credentials import own_namespace
 from vnode.kube.objects import Key
 from vnode.observe import commands as observe
@@ -36,6 +37,9 @@ cli = typer.Typer(
 )
 
 cli.add_typer(observe.commands)
+cli.add_typer(joining.peer)
+for command in (joining.join, joining.leave, joining.rbac):
+    cli.command()(command)
 
 LogFormat = Annotated[Literal["auto", "json", "text"], typer.Option(help="auto: text on a terminal, else JSON lines.")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Least level that is logged.")]

@@ -55,6 +55,10 @@ class NamespacesSpec(Struct, frozen=True, forbid_unknown_fields=True):
     map: Annotated[
         dict[str, str], Meta(description="home namespace to its name at the peer; wins over the template")
     ] = {}
+    scope: Annotated[
+        Literal["cluster", "mapped"],
+        Meta(description="mapped: only those of `map` offload, and nothing else at the peer is asked for or made"),
+    ] = "cluster"
     selector: Annotated[
         LabelSelector | None, Meta(description="which home namespaces may offload; none: all but `kube-*`")
     ] = None
@@ -99,7 +103,7 @@ class PeerSpec(Struct, frozen=True, forbid_unknown_fields=True):
     def namespace_map(self, cluster: str) -> NamespaceMap:
         """The peer's namespace rules, for the home cluster named `cluster`."""
         rules = self.namespaces
-        return NamespaceMap(rules.template, cluster, rules.map, rules.selector)
+        return NamespaceMap(rules.template, cluster, rules.map, rules.selector, mapped_only=rules.scope == "mapped")
 
     def route(self, cluster: str, cluster_uid: str) -> Route:
         """The way from that home cluster to this peer."""

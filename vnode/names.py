@@ -54,6 +54,9 @@ REMOTE_REFUSED: Final = (
 )
 REFERENCE_NOT_FOUND: Final = "ReferenceNotFound"  # pod: a ConfigMap or Secret the Pod needs is not there at home
 OVERRIDE_FAILED: Final = "OverrideFailed"  # pod: one of the peer's `overrides` does not fit the Pod; which, and where
+REFERENCE_NOT_READABLE: Final = (
+    "ReferenceNotReadable"  # pod: vnode may not read this kind in the Pod's namespace at home; `vnode rbac` gives it
+)
 REMOTE_POD_LOST: Final = (
     "RemotePodLost"  # pod: `status.reason` of a Pod whose mirror was deleted at the peer, not by its owner here
 )

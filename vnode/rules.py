@@ -127,6 +127,8 @@ def _limit_problems(key: str, resource: str, amount: str) -> Iterator[str]:
 
 
 def _namespace_problems(rules: NamespacesSpec, spaces: NamespaceMap) -> Iterator[str]:
+    if rules.scope == "mapped" and not rules.map:
+        yield "namespaces.map: expected at least one namespace with scope mapped"
     template_holds = valid_template(rules.template)
     if not template_holds:
         yield (

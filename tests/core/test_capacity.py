@@ -20,6 +20,7 @@ from vnode.node.capacity import (
     offered,
     peer_node,
     slim_node,
+    within_quotas,
 )
 from vnode.node.requests import read_share, requests, share_of
 
@@ -242,6 +243,37 @@ def test_limits_alone_are_the_offer_where_nodes_may_not_be_listed() -> None:
         seen.capacity == seen.allocatable == {"cpu": "100", "ephemeral-storage": "0", "memory": "200Gi", "pods": "110"}
     )
     assert limits_alone({"pods": "7"}).capacity["pods"] == "7"
+
+
+def quota(namespace: str, hard: Mapping[str, str], **spec: Any) -> Object:
+    meta = {"name": f"q-{len(hard)}", "namespace": namespace, "uid": "q"}
+    return from_dict({"metadata": meta, "spec": {"hard": dict(hard), **spec}, "status": {"hard": dict(hard)}})
+
+
+def test_the_quotas_of_a_few_namespaces_are_summed_the_least_in_each() -> None:
+    quotas = [
+        quota("team-a", {"requests.cpu": "4", "requests.memory": "8Gi", "pods": "10", "requests.example.com/gpu": "1"}),
+        quota("team-a", {"cpu": "3", "count/pods": "20"}),
+        quota("team-b", {"requests.cpu": "500m", "services": "1", "limits.cpu": "9"}),
+        quota("team-b", {"requests.cpu": "1"}, scopes=["BestEffort"]),
+        quota("team-c", {"pods": "1"}, scopeSelector={"matchExpressions": []}),
+    ]
+    seen = within_quotas(quotas, {})
+    assert seen.capacity == seen.allocatable
+    assert seen.capacity == {
+        "cpu": "3500m",
+        "ephemeral-storage": "0",
+        "example.com/gpu": "1",
+        "memory": "8Gi",
+        "pods": "10",
+    }
+    assert within_quotas(quotas, {"cpu": "1", "ephemeral-storage": "5Gi"}).capacity["cpu"] == "1"
+    assert within_quotas(quotas, {"ephemeral-storage": "5Gi"}).capacity["ephemeral-storage"] == "5Gi"
+
+
+def test_without_quotas_the_limits_say_it_all() -> None:
+    assert within_quotas([], {"cpu": "2"}) == limits_alone({"cpu": "2"})
+    assert within_quotas([quota("a", {"pods": "1"}, scopes=["Terminating"])], {}) == limits_alone({})
 
 
 def test_only_nodes_of_the_selector_are_eligible() -> None:

@@ -193,6 +193,10 @@ def test_a_wrong_file_is_told_in_one_line(check: Callable[[str], str], text: str
         ("capacity: {nodeSelector: {a: b c}}", "capacity.nodeSelector[a]: expected a label value"),
         ("network: {podIPs: both}", "network.podIPs: expected one of flat, hidden, got 'both'"),
         ("namespaces: {template: store}", "namespaces.template: expected a DNS-1123 label with {namespace} once"),
+        (
+            "namespaces: {scope: mapped}",
+            "namespaces.map: expected at least one namespace with scope mapped",
+        ),
         ("namespaces: {map: {shop: Store}}", "namespaces.map[shop]: expected a DNS-1123 label"),
         (
             "namespaces: {map: {a: c, b: c}}",

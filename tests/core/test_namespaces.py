@@ -194,3 +194,19 @@ def test_the_selector_says_which_namespaces_offload() -> None:
     assert spaces.offloads("web", {"offload": "yes"})
     assert not spaces.offloads("web", {})
     assert not spaces.offloads("shop", {})
+
+
+def test_where_only_pairs_count_nothing_else_offloads_and_no_other_name_is_given() -> None:
+    few = NamespaceMap("{namespace}-{cluster}", "home", {"shop": "team-a"}, mapped_only=True)
+    assert [few.offloads(name, {}) for name in ("shop", "blog", "kube-system")] == [True, False, False]
+    assert few.places == ("team-a",)
+    everywhere = NamespaceMap("{namespace}-{cluster}", "home", {"shop": "team-a"})
+    assert everywhere.places == ("",)
+
+
+def test_two_maps_of_pairs_alone_meet_only_where_a_pair_says_so() -> None:
+    one = NamespaceMap("{namespace}-{cluster}", "home", {"shop": "team-a"}, mapped_only=True)
+    other = NamespaceMap("{namespace}-{cluster}", "home", {"blog": "team-b"}, mapped_only=True)
+    assert shared(one, other) is None
+    assert shared(one, NamespaceMap("{namespace}", "home", {"blog": "team-a"}, mapped_only=True)) == "team-a"
+    assert shared(one, NamespaceMap("team-{namespace}", "home")) == "team-a"

@@ -236,3 +236,24 @@ def test_any_interleaving_of_answers_watch_and_lists_ends_at_the_truth(taken: li
     history.watch(len(history.events))
     assert {item.key: item for item in history.store} == history.truth
     assert history.told == history.truth
+
+
+def in_space(namespace: str, name: str, version: int) -> Object:
+    return pod(name, namespace=namespace, uid=f"{namespace}-{name}", version=version)
+
+
+def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
+    store = Store()
+    store.apply(Listed([in_space("a", "x", 1)], 5, "a"))
+    store.apply(Listed([in_space("b", "y", 2)], 3, "b"))
+    gone = store.apply(Listed([], 9, "a"))
+    assert gone == [(Key("a", "x"), in_space("a", "x", 1), None)]
+    assert held(store) == {"y": 2}
+
+
+def test_what_one_namespaces_watch_has_shown_hides_no_answer_about_another() -> None:
+    store = Store()
+    store.apply(Listed([], 50, "a"))
+    store.apply(Listed([], 3, "b"))
+    assert store.learn(in_space("a", "late", 40)) == []  # its watch was silent about it by 50: it has gone again
+    assert store.learn(in_space("b", "new", 40)) == [(Key("b", "new"), None, in_space("b", "new", 40))]

@@ -2,22 +2,28 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from vnode import names
-from vnode.check import HOME, PEER
+from tests.docs.chart import chart
+from vnode import names, roles
+from vnode import rights as granted
 from vnode.cli import cli
 from vnode.config import reference
+from vnode.peers import crd
 from vnode.pods.fields import SPEC, STATUS, VOLUMES
 from vnode.schema import Row
 from vnode.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
+ADMIN = ("join", "leave", "peer kubeconfig", "rbac", "remove")
+DEPLOY = ROOT / "deploy"
 README = ROOT / "README.md"
 _OVERRIDES = "peers[].overrides[]."
+_AS_IN_KUBERNETES = ("peers[].node.taints[].", "peers[].namespaces.selector.")
 _NAME = re.compile(
     r'^[A-Z_]+: Final = \(?\s*"([^"]+)"  # (label and taint key|label|annotation|finalizer|pod|node|peer)[:;] (.+)$',
     re.M,
@@ -30,8 +36,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def config() -> str:
-    """The keys of the configuration file, but for those of overrides, which are many."""
-    return _keys(row for row in reference() if not row.key.startswith(_OVERRIDES))
+    """The keys of the configuration file, but for those of overrides, which are many, and Kubernetes' own."""
+    return _keys(row for row in reference() if not row.key.startswith((_OVERRIDES, *_AS_IN_KUBERNETES)))
 
 
 def overrides() -> str:
@@ -46,11 +52,29 @@ def _keys(found: Iterable[Row]) -> str:
     return _table(["key", "type", "default", "meaning"], rows)
 
 
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
 def flags() -> str:
-    """The commands and their options: a row for each set of commands that have options in common."""
-    group = typer.main.get_command(cli)
+    """The commands of every day and their options: a row for each set of commands that have options in common."""
+    return _flags(lambda name: name not in ADMIN)
+
+
+def joining() -> str:
+    """Those that an administrator runs now and then."""
+    return _flags(ADMIN.__contains__)
+
+
+def _flags(listed: Callable[[str], bool]) -> str:
     users: dict[str, list[str]] = {}
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+    for name, command in sorted(_commands(typer.main.get_command(cli))):
+        if not listed(name):
+            continue
         for option in command.params:
             flag = ", ".join(option.opts) if option.param_type_name == "option" else str(option.name).upper()
             meaning = (getattr(option, "help", None) or "").rstrip(".")
@@ -97,8 +121,19 @@ def metrics() -> str:
 
 def rights() -> str:
     """What vnode must be allowed to do, on each side."""
+    places = {
+        "home": granted.HOME,
+        "home, each namespace that offloads": granted.OFFLOADING,
+        "home, with Peer objects": granted.HOME_PEERS,
+        "home, vnode's own namespace": granted.HOME_OWN,
+        "peer, each namespace that takes Pods": granted.PEER_NAMESPACE,
+        "peer, where it is a few namespaces": granted.PEER_MAPPED,
+        "peer": granted.PEER_CLUSTER,
+        "peer, not by default": granted.PEER_KUBELETS,
+        "peer, the account itself": granted.PEER_SELF,
+    }
     resources: dict[tuple[str, str, str], list[str]] = {}
-    for side, listed in (("home", HOME), ("peer", PEER)):
+    for side, listed in places.items():
         for right in listed:
             row = (side, ", ".join(right.verbs), right.without or "(needed)")
             resources.setdefault(row, []).append(f"`{right.resource}`")
@@ -119,13 +154,18 @@ def fields() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
-    for table in (flags, config, overrides, labels, reasons, peer_reasons, metrics, rights, fields)
+    for table in (flags, joining, config, overrides, labels, reasons, peer_reasons, metrics, rights, fields)
 }
 PAGES: dict[Path, tuple[str, ...]] = {
     README: ("flags", "config", "labels", "reasons", "fields", "metrics"),
-    ROOT / "deploy" / "README.md": ("peer_reasons", "rights", "overrides"),
+    DEPLOY / "README.md": ("joining", "peer_reasons", "rights", "overrides"),
 }
-CRD = ROOT / "deploy" / "base" / "crd.yaml"
+
+
+def manifests() -> dict[Path, str]:
+    """The manifests that are made from code."""
+    made = {**roles.written(), "base/crd.yaml": crd.text()}
+    return {DEPLOY / path: text for path, text in made.items()} | chart(DEPLOY, made)
 
 
 def written(page: Path) -> str:

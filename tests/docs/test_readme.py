@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from tests.docs.tables import CRD, PAGES, README, TABLES, written
+from tests.docs.tables import PAGES, README, TABLES, manifests, written
 from vnode import names
-from vnode.peers import crd
 
 ROOT = README.parent
 
@@ -20,8 +20,9 @@ def test_the_tables_are_those_the_code_gives(page: Path) -> None:
     assert written(page) == page.read_text(), "a table is old: run `python -m tests.docs`"
 
 
-def test_the_crd_is_the_one_the_code_gives() -> None:
-    assert crd.text() == CRD.read_text(), "the file is old: run `python -m tests.docs`"
+@pytest.mark.parametrize("path", manifests(), ids=str)
+def test_the_manifests_are_those_the_code_gives(path: Path) -> None:
+    assert path.read_text() == manifests()[path], "a manifest is old: run `python -m tests.docs`"
 
 
 def test_every_name_of_ours_has_a_meaning() -> None:
@@ -77,3 +78,11 @@ def test_modules_stay_small() -> None:
         if (lines := len(path.read_text().splitlines())) > 300
     }
     assert not long, f"a module past 300 lines is two ideas: {long}"
+
+
+def test_the_image_pins_every_package_that_is_asked_for() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "deploy" / "requirements.txt").read_text(), re.M))
+    for requirement in map(Requirement, wanted):
+        version = pinned.get(requirement.name.lower(), "")
+        assert requirement.specifier.contains(version), f"{requirement} is not in deploy/requirements.txt: make it anew"

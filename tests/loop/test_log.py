@@ -4,10 +4,8 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,15 +13,6 @@ from vnode.telemetry import log as module
 from vnode.telemetry.log import fields, setup
 
 log = logging.getLogger("vnode.test")
-
-
-@pytest.fixture(autouse=True)
-def _unchanged_root() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def sink(style: str, level: str = "info") -> io.StringIO:

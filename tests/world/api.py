@@ -28,6 +28,7 @@ _GROUPS = {
     "CronJob": ("/apis/batch/v1", "cronjobs"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
     "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
@@ -35,6 +36,7 @@ _GROUPS = {
 }
 _CLUSTER_WIDE = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "Peer"}
 _MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class Refusal(Exception):
@@ -86,7 +88,7 @@ class Api:
 
     def patch_status(self, kind: str, namespace: str, name: str, status: Json) -> Json:
         """The object after a strategic merge patch of its status."""
-        return self.patch(kind, namespace, name, {"status": status}, "status", "application/strategic-merge-patch+json")
+        return self.patch(kind, namespace, name, {"status": status}, "status", STRATEGIC)
 
     def delete(self, kind: str, namespace: str, name: str, grace_s: int | None = None) -> None:
         """Ask for deletion; what is gone already is fine."""

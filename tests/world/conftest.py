@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.expect import eventually
+from tests.world.accounts import AUDIT, REFUSED, install, may_read_secrets
 from tests.world.api import Api
 from tests.world.manifests import OVERRIDES
 from tests.world.vnodes import Space, Vnode, log_tails, peer_config
@@ -23,7 +24,7 @@ from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.controlplane import start_together
 from vnode.devcluster.realnode import available
 
-_BINARIES = (*CONTROL_PLANE, "kubelet", "kwok", "metrics-server")
+_BINARIES = (*CONTROL_PLANE, "kubelet", "kwok", "metrics-server", "helm")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -33,6 +34,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     ensure_binaries(_BINARIES, reporter.write_line if reporter else lambda _: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What judges all that the others had vnode do comes last."""
+    items.sort(key=lambda item: item.path.name == "test_rights.py")
 
 
 @pytest.fixture(scope="session")
@@ -60,11 +66,14 @@ def _world(binaries: Binaries, peer_binaries: Binaries, tmp_path_factory: pytest
     directory = tmp_path_factory.mktemp("world")
     clusters = [
         # One node at home as well: what must not run at a peer is to run somewhere.
-        Cluster("home", directory / "home", binaries, index=0, simulated=1),
-        Cluster("peer-a", directory / "peer-a", peer_binaries, index=1, simulated=2),
-        Cluster("peer-b", directory / "peer-b", peer_binaries, index=2, simulated=2),
+        Cluster("home", directory / "home", binaries, index=0, simulated=1, audit_policy=AUDIT),
+        Cluster("peer-a", directory / "peer-a", peer_binaries, index=1, simulated=2, audit_policy=AUDIT),
+        Cluster("peer-b", directory / "peer-b", peer_binaries, index=2, simulated=2, audit_policy=AUDIT),
     ]
     start_together(clusters)
+    install(clusters[0].plane, "home")
+    for cluster in clusters[1:]:
+        install(cluster.plane, "peer")
     yield _World(*clusters)
     for cluster in clusters:
         _end(cluster)
@@ -93,8 +102,10 @@ def real_peer(peer_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory)
     """A peer cluster with one node where containers truly run; skips, with the reason, where that cannot be."""
     if reason := available():
         pytest.skip(reason)
-    cluster = Cluster("real-peer", tmp_path_factory.mktemp("real-peer"), peer_binaries, index=3, real=1)
+    place = tmp_path_factory.mktemp("real-peer")
+    cluster = Cluster("real-peer", place, peer_binaries, index=3, real=1, audit_policy=AUDIT)
     cluster.start()
+    install(cluster.plane, "peer")
     yield cluster
     _end(cluster)
 
@@ -146,6 +157,8 @@ def new_space(home: Cluster) -> Iterator[Callable[..., Space]]:
     def make(peer: Cluster, node: str, name: str = "", labels: dict[str, str] | None = None) -> Space:
         name = name or f"world-{next(_number)}"
         api.create({"kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}})
+        if not name.startswith(REFUSED):
+            may_read_secrets(home.plane, name)
         made.append(Space(api, Api(peer.plane), name, node))
         eventually("the namespace's account is there", lambda: api.find("ServiceAccount", name, "default"))
         return made[-1]

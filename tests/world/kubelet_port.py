@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.expect import eventually
+from tests.world.accounts import kubeconfig
 from vnode.devcluster.build import Binaries
 from vnode.devcluster.controlplane import ControlPlane
 from vnode.devcluster.pki import Pair
@@ -138,7 +139,7 @@ class Port:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         home = Client(from_kubeconfig(str(self._home.kubeconfig_for("vnode"))), "home", self.metrics)
-        peer = Client(from_kubeconfig(str(self._peer.kubeconfig)), "peer-a", self.metrics)
+        peer = Client(from_kubeconfig(str(kubeconfig(self._peer))), "peer-a", self.metrics)
 
         def locate(namespace: str, pod: str) -> Located | None:
             ours = namespace == "shop" and pod in ("web-1", "ghost")

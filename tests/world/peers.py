@@ -12,10 +12,10 @@ import yaml
 from tests.expect import eventually
 from tests.world.api import Api, Json, Refusal
 from tests.world.vnodes import condition
-from vnode import names
+from vnode import names, roles
 from vnode.devcluster.cluster import Cluster
 
-NAMESPACE = "vnode-peers"  # where vnode is told that the Secrets are
+NAMESPACE = roles.NAMESPACE  # where the shipped role lets vnode read Secrets
 _number = itertools.count(1)
 
 
@@ -152,7 +152,6 @@ def peer(name: str, **spec: Any) -> Json:
 
 
 def install(home: Cluster, crd: Path) -> None:
-    """The CRD and the namespace for the Secrets, as deploy/ has them."""
+    """The CRD, as deploy/ has it."""
     home.plane.kubectl("apply", "-f", crd)
     home.plane.kubectl("wait", "--for=condition=Established", "crd/peers.vnode.dev", "--timeout=30s")
-    home.plane.kubectl("create", "namespace", NAMESPACE)

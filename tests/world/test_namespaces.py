@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tests.expect import eventually
 from tests.world.api import Api, Json
-from tests.world.manifests import bound, config_map, deployment, pod
+from tests.world.manifests import bound, config_map, deployment, pod, secret
 from tests.world.test_references import ENV
 from tests.world.vnodes import CLUSTER, Space, Vnode, origin_uid, uid
 from vnode import names
@@ -71,21 +71,27 @@ def test_a_namespace_of_ours_for_another_home_namespace_is_refused(space: Space)
     space.peer.delete("Namespace", "", space.remote)
 
 
-def test_a_remote_pod_and_a_config_map_of_others_are_left_alone(space: Space) -> None:
+def test_a_remote_pod_a_config_map_and_a_secret_of_others_are_left_alone(space: Space) -> None:
     space.create(pod("first", "edge-a"))
     space.wait_ready("first")
     foreign = {"containers": [{"name": "theirs", "image": "theirs"}]}
     theirs = space.peer.create({"kind": "Pod", "metadata": {"name": "taken"}, "spec": foreign}, space.remote)
     settings = space.peer.create(config_map("settings", {"whose": "theirs"}), space.remote)
+    keys = space.peer.create(secret("keys", {"whose": "theirs"}), space.remote)
     space.create(pod("taken", "edge-a"), config_map("settings", {"whose": "ours"}), pod("user", "edge-a", **ENV))
+    mount: Json = {"volumes": [{"name": "keys", "secret": {"secretName": "keys"}}]}
+    space.create(secret("keys", {"whose": "ours"}), pod("keeper", "edge-a", **mount))
+    assert f"Secret {space.remote}/keys" in space.wait_refused("keeper", names.REMOTE_NAME_TAKEN)
     assert f"ConfigMap {space.remote}/settings" in space.wait_refused("user", names.REMOTE_NAME_TAKEN)
     space.wait_refused("taken", names.REMOTE_NAME_TAKEN)
-    space.kubectl("delete", "pod", "taken", "user")
+    space.kubectl("delete", "pod", "taken", "user", "keeper")
     space.settle()
     assert uid(space.mirrors()["taken"]) == uid(theirs)
     assert "deletionTimestamp" not in space.mirrors()["taken"]["metadata"]
     kept = space.peer.get("ConfigMap", space.remote, "settings")
     assert (uid(kept), kept["data"]) == (uid(settings), {"whose": "theirs"})
+    kept = space.peer.get("Secret", space.remote, "keys")
+    assert (uid(kept), kept["data"]) == (uid(keys), {"whose": "dGhlaXJz"})
 
 
 def test_a_name_that_becomes_free_at_the_peer_is_taken(space: Space) -> None:

@@ -10,7 +10,7 @@ from tests.expect import eventually
 from tests.world.api import Json, Refusal
 from tests.world.manifests import deployment, pod
 from tests.world.peers import NAMESPACE, Account, Peers, Relay, install, peer
-from tests.world.vnodes import REPO, Space, Vnode, uids
+from tests.world.vnodes import REPO, Space, Vnode, run_cli, uids
 from vnode import names
 from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.errors import DevClusterError
@@ -65,6 +65,23 @@ def test_a_secret_and_a_peer_make_a_node_that_says_how_it_is_and_then_nothing_mo
     assert head.split() == ["NAME", "NODE", "READY", "PODS", "PENDING", "FAILING", "VERSION", "AGE", "PROBLEM"]
     assert line.split()[:4] == ["join", "join", "True", "1"]
     eventually("it is written no more", _rests(peers, "join"), 60)
+
+
+def test_one_command_joins_a_peer_within_a_minute_and_one_has_it_leave(
+    vnode: Vnode, peers: Peers, home: Cluster, peer_b: Cluster
+) -> None:
+    assert vnode
+    both = ("--kubeconfig", home.plane.kubeconfig, "--peer-kubeconfig", peer_b.plane.kubeconfig)
+    begun = time.monotonic()
+    joined = run_cli("join", "whole", "--all", *both)
+    assert joined.returncode == 0, joined.stderr
+    peers.wait_ready("whole")
+    assert time.monotonic() - begun < 60
+    left = run_cli("leave", "whole", *both)
+    assert left.returncode == 0, left.stderr
+    assert peers.find("whole") is None
+    assert peers.api.find("Node", "", "whole") is None
+    assert peers.api.find("Secret", NAMESPACE, "vnode-peer-whole") is None
 
 
 @pytest.mark.parametrize(

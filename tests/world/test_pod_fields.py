@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from tests.expect import eventually
+from tests.world.api import STRATEGIC
+from tests.world.manifests import bound
+from tests.world.vnodes import Space
 from vnode.devcluster.cluster import Cluster
 from vnode.pods.fields import SPEC, STATUS, VOLUMES
 
@@ -36,3 +40,30 @@ def test_the_sources_that_name_home_objects_are_decided_on(schemas: dict[str, di
     assert {f"projected.{source}" for source in schemas["VolumeProjection"]} == {
         name for name in VOLUMES if name.startswith("projected.")
     }
+
+
+def test_a_debug_container_travels_too(space: Space) -> None:
+    space.create(bound("web", "edge-a"))
+    space.wait_ready("web")
+    debugger = {"name": "debugger", "image": "simulated:1", "targetContainerName": "main"}
+    added = {"spec": {"ephemeralContainers": [debugger]}}
+    space.home.patch("Pod", space.name, "web", added, "ephemeralcontainers", STRATEGIC)
+
+    def names() -> list[str]:
+        return [container["name"] for container in space.mirrors()["web"]["spec"].get("ephemeralContainers", ())]
+
+    eventually("it is at the peer", lambda: names() == ["debugger"])
+
+
+def test_a_resize_travels_too(space: Space) -> None:
+    before, after = {"requests": {"cpu": "100m"}}, {"requests": {"cpu": "150m"}}
+    space.create(bound("web", "edge-a", containers=[{"name": "main", "image": "simulated:1", "resources": before}]))
+    space.wait_ready("web")
+    # An apiserver lets only those be resized whose kubelet tells what they have; a simulated one does not, and the
+    # lab's real one, which has no cgroups of its own, does not survive a resize.
+    status = {"containerStatuses": [{"name": "main", "resources": before}]}
+    space.peer.patch_status("Pod", space.remote, "web", status)
+    eventually("home knows it", lambda: "resources" in (space.pod("web") or {})["status"]["containerStatuses"][0])
+    resized = {"spec": {"containers": [{"name": "main", "resources": after}]}}
+    space.home.patch("Pod", space.name, "web", resized, "resize", STRATEGIC)
+    eventually("it is at the peer", lambda: space.mirrors()["web"]["spec"]["containers"][0]["resources"] == after)

@@ -1,12 +1,15 @@
 """What a Pod refers to comes along, follows its home object, and goes when nobody needs it; what cannot, is said."""
 
 import json
+from collections.abc import Callable
 
 from tests.expect import eventually
+from tests.world.accounts import REFUSED, may_read_secrets
 from tests.world.api import Json
 from tests.world.manifests import bound, config_map, pod, secret
-from tests.world.vnodes import Space
+from tests.world.vnodes import Space, Vnode
 from vnode import names
+from vnode.devcluster.cluster import Cluster
 
 ENV: Json = {
     "containers": [{"name": "main", "image": "simulated:1", "envFrom": [{"configMapRef": {"name": "settings"}}]}]
@@ -56,6 +59,21 @@ def test_a_pod_waits_for_what_it_refers_to_and_starts_when_it_appears(space: Spa
     space.create(config_map("settings", {}), secret("keys", {}))
     space.wait_ready("early")
     assert space.condition("early", names.REMOTE_CONDITION) == {}
+
+
+def test_secrets_of_a_namespace_that_vnode_was_not_given_stay_home_and_the_pod_says_so(
+    vnode: Vnode, peer_a: Cluster, new_space: Callable[..., Space]
+) -> None:
+    space = new_space(peer_a, "edge-a", name=REFUSED)
+    assert "edge-a" in vnode.nodes
+    space.create(secret("keys", {"token": "s3cret"}), pod("user", "edge-a", **MOUNT), pod("plain", "edge-a"))
+    space.wait_ready("plain")
+    message = space.wait_refused("user", names.REFERENCE_NOT_READABLE)
+    assert f"Secret {space.name}/keys: secrets is forbidden" in message
+    assert space.mirror("user") is None
+    may_read_secrets(space.home.plane, space.name)
+    space.wait_ready("user")
+    assert _remote(space, "Secret", "keys")["data"] == {"token": "czNjcmV0"}
 
 
 def test_an_optional_reference_is_not_waited_for(space: Space) -> None:

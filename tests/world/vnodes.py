@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from tests.expect import eventually
+from tests.world.accounts import kubeconfig
 from tests.world.api import Api, Json
 from tests.world.manifests import bound
 from vnode import names
@@ -27,7 +28,7 @@ _running: list["Vnode"] = []
 
 def peer_config(name: str, cluster: Cluster, **more: object) -> Json:
     """One entry of `peers` in a configuration."""
-    return {"name": name, "kubeconfig": str(cluster.plane.kubeconfig), **more}
+    return {"name": name, "kubeconfig": str(kubeconfig(cluster.plane)), **more}
 
 
 class Vnode:
@@ -49,7 +50,7 @@ class Vnode:
         """Start it; returns at once."""
         self._port = free_port()
         command: list[str | Path] = [sys.executable, "-m", "vnode", "run", "--config", self.config]
-        command += ["--kubeconfig", self.home.plane.kubeconfig, "--admin-port", str(self._port)]
+        command += ["--kubeconfig", kubeconfig(self.home.plane), "--admin-port", str(self._port)]
         self._processes.start("vnode", [*command, *self._flags, *flags], env=os.environ)
         if self not in _running:
             _running.append(self)

@@ -1,7 +1,7 @@
 """Find or build the binaries of a real cluster.
 
 No package registry ships a kube-apiserver, but the Go module proxy serves its source: small Go modules
-(`gomod/kubernetes`, `gomod/kwok`, `gomod/metrics-server`) pin the versions and `go build` makes the real thing, once,
+(`gomod/kubernetes`, `gomod/kwok`, …) pin the versions and `go build` makes the real thing, once,
 into a cache that all checkouts and environments of a user share. Called by the demo and by the tests' session
 fixtures. It never writes into the installed package and downloads nothing but Go modules, by the go command itself.
 """
@@ -25,6 +25,7 @@ KUBERNETES = "1.37.2"
 ETCD = "3.7.0"
 KWOK = "0.8.0"
 METRICS_SERVER = "0.9.0"
+HELM = "4.3.1"
 _GO = (1, 26)
 
 Say = Callable[[str], None]
@@ -74,6 +75,14 @@ _RECIPES: Mapping[str, _Recipe] = {
         r"^v0\.9\.",
         150,
     ),
+    "helm": _Recipe(
+        "helm",
+        "helm.sh/helm/v4/cmd/helm",
+        f"-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM}",
+        ("version", "--short"),
+        r"^v4\.",
+        150,
+    ),
 }
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
@@ -102,9 +111,10 @@ def binary_dir() -> Path:
 
 
 def _place(name: str) -> Path:
-    """Where the built `name` is. metrics-server is apart: a new version of it must not have all the others rebuilt."""
-    if name == "metrics-server":
-        return cache_dir() / "bin" / f"metrics-server-{METRICS_SERVER}" / name
+    """Where the built `name` is. Some are apart: a new version of one must not have all the others rebuilt."""
+    apart = {"metrics-server": METRICS_SERVER, "helm": HELM}
+    if name in apart:
+        return cache_dir() / "bin" / f"{name}-{apart[name]}" / name
     return binary_dir() / name
 
 

@@ -20,11 +20,24 @@ class Cluster(Startable):
     """
 
     def __init__(
-        self, name: str, directory: Path, binaries: Binaries, *, index: int, simulated: int = 0, real: int = 0
+        self,
+        name: str,
+        directory: Path,
+        binaries: Binaries,
+        *,
+        index: int,
+        simulated: int = 0,
+        real: int = 0,
+        audit_policy: Path | None = None,
     ) -> None:
         self.name = name
         self.plane = ControlPlane(
-            name, directory, binaries, service_cidr=f"10.{64 + index}.0.0/16", pod_cidr=f"10.{128 + index}.0.0/16"
+            name,
+            directory,
+            binaries,
+            service_cidr=f"10.{64 + index}.0.0/16",
+            pod_cidr=f"10.{128 + index}.0.0/16",
+            audit_policy=audit_policy,
         )
         self.kwok = Kwok(self.plane)
         self.real_nodes = [RealNode(self.plane, f"{name}-real-{number}") for number in range(real)]

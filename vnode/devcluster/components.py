@@ -22,6 +22,7 @@ class Layout:
     url: str
     service_cidr: str
     kubelet_ca: bool
+    audit_policy: Path | None
     etcd: str
     etcd_peer: str
     health_ports: Mapping[str, int]
@@ -30,6 +31,11 @@ class Layout:
     def ca(self) -> Path:
         """The file with the CA certificate."""
         return self.directory / "ca.crt"
+
+    @property
+    def audit_log(self) -> Path:
+        """The file with the apiserver's audit events, where it has a policy for them."""
+        return self.directory / "audit.log"
 
 
 def write_credentials(layout: Layout, authority: Authority) -> None:
@@ -116,7 +122,11 @@ def _apiserver(layout: Layout) -> list[str]:
         f"--kubelet-client-key={at / 'kubelet-client.key'}",
         "--kubelet-preferred-address-types=InternalIP,Hostname",
     ]
-    return [*always, f"--kubelet-certificate-authority={layout.ca}"] if layout.kubelet_ca else always
+    if layout.kubelet_ca:
+        always.append(f"--kubelet-certificate-authority={layout.ca}")
+    if layout.audit_policy:
+        always += [f"--audit-policy-file={layout.audit_policy}", f"--audit-log-path={layout.audit_log}"]
+    return always
 
 
 def _controller_manager(layout: Layout) -> list[str]:

@@ -50,7 +50,8 @@ class ControlPlane(Startable):
     """One control plane, its state below `directory`; `start` and `stop` it, or use it in a `with`.
 
     Distinct `service_cidr` (and `pod_cidr`, that nodes take their Pods' addresses from) tell clusters apart. With
-    `kubelet_ca` the apiserver accepts only kubelets whose certificate the cluster's CA signed.
+    `kubelet_ca` the apiserver accepts only kubelets whose certificate the cluster's CA signed; with `audit_policy` it
+    writes what that file asks for to `audit_log`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ControlPlane(Startable):
         service_cidr: str = "10.96.0.0/16",
         pod_cidr: str = "10.128.0.0/16",
         kubelet_ca: bool = False,
+        audit_policy: Path | None = None,
     ) -> None:
         self.name = name
         self.directory = directory
@@ -77,6 +79,7 @@ class ControlPlane(Startable):
             url=self.url,
             service_cidr=service_cidr,
             kubelet_ca=kubelet_ca,
+            audit_policy=audit_policy,
             etcd=f"http://127.0.0.1:{free_port()}",
             etcd_peer=f"http://127.0.0.1:{free_port()}",
             health_ports={"kube-controller-manager": free_port(), "kube-scheduler": free_port()},
@@ -91,6 +94,11 @@ class ControlPlane(Startable):
     def ca(self) -> Path:
         """The file with the cluster's CA certificate, which signs the apiserver, its clients and kubelets."""
         return self.directory / "ca.crt"
+
+    @property
+    def audit_log(self) -> Path:
+        """The apiserver's audit events, a JSON object a line."""
+        return self._layout.audit_log
 
     def start(self) -> None:
         """Start everything and return when the cluster takes Pods. Raises DevClusterError."""

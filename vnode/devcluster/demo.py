@@ -103,12 +103,13 @@ class _Demo:
         binaries = ensure_binaries((*CONTROL_PLANE, "kubelet" if self._real_nodes else "kwok"), self._say)
         self._began = time.monotonic()  # A first run's build is told, and measured, by itself.
         directory = self._directory = Path(tempfile.mkdtemp(prefix="vnode-demo-"))
-        nodes = {"real": 1} if self._real_nodes else {"simulated": 2}
+        real, simulated = (1, 0) if self._real_nodes else (0, 2)
         self._clusters = [
             Cluster("home", directory / "home", binaries, index=0),
             *(
-                Cluster(f"peer-{number}", directory / f"peer-{number}", binaries, index=number, **nodes)
+                Cluster(name, directory / name, binaries, index=number, real=real, simulated=simulated)
                 for number in range(1, self._peer_count + 1)
+                for name in (f"peer-{number}",)
             ),
         ]
         self._say(f"starting {', '.join(cluster.name for cluster in self._clusters)} in {directory}")

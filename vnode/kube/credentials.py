@@ -121,6 +121,15 @@ def from_kubeconfig(paths: str, context: str = "", now: Callable[[], datetime] =
     return _Renewed(resolve, now)
 
 
+async def read_kubeconfig(paths: str, context: str = "") -> dict[str, Any]:
+    """What a context says of the way to its cluster: `server`, `ca`, `insecure`, `server_name`, `proxy`.
+
+    Raises `Unavailable`, whose message says what is wrong with it.
+    """
+    found = await _resolve_in_child(paths, {"paths": paths, "context": context})
+    return {key: found.get(key) for key in ("server", "ca", "insecure", "server_name", "proxy")}
+
+
 class HeldKubeconfig(_Renewed):
     """Credentials of a self-contained kubeconfig in memory; `place` says where it came from.
 

@@ -16,7 +16,16 @@ import msgspec
 
 from vnode.errors import ApiError, Gone, Idle, Rejected, TooLong, Unauthorized, Unavailable
 from vnode.kube.client import JSON, METADATA, METADATA_LIST, Client, Resource
-from vnode.kube.objects import Object, parse_event, parse_flat, parse_list, parse_metadata, parse_object, version_number
+from vnode.kube.objects import (
+    Key,
+    Object,
+    parse_event,
+    parse_flat,
+    parse_list,
+    parse_metadata,
+    parse_object,
+    version_number,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +37,11 @@ MAX_LINE: Final = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Everything there is, as of `version`."""
+    """Everything there is in `namespace` ("": in all), as of `version`."""
 
     items: list[Object]
     version: int
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,7 @@ class Backoff:
 class Source:
     """What to follow: a resource, selectors, and how its objects are told: `parse_metadata`, `parse_flat`, or whole.
 
+    `namespace` restricts it to one namespace.
     `optional`: a refusal (no such right) ends `follow` with `Rejected`, where it else waits for the right to be given.
     A credential that is refused is no such refusal; it is renewed.
     """
@@ -84,6 +95,7 @@ class Source:
     metadata_only: bool = False
     flat: bool = False
     optional: bool = False
+    namespace: str = ""
 
     async def list(self) -> Listed:
         """The whole collection, page by page, consistent (never from a stale cache).
@@ -96,7 +108,7 @@ class Source:
         params = {**self.params, "limit": str(limit)}
         while True:
             try:
-                body = await self.client.list_page(self.resource, "", params, accept)
+                body = await self.client.list_page(self.resource, self.namespace, params, accept)
                 page, version, more = parse_list(body, self._parse)
             except TooLong:
                 if limit == 1:
@@ -106,7 +118,7 @@ class Source:
                 continue
             items += page
             if not more:
-                return Listed(items, version_number(version))
+                return Listed(items, version_number(version), self.namespace)
             params["continue"] = more
             await asyncio.sleep(0)  # a page takes milliseconds to decode: let the others run between two
 
@@ -125,7 +137,12 @@ class Source:
         accept = METADATA if self.metadata_only else JSON
         events = self.client._metrics.kube_events.labels(self.client.side, self.resource.plural)  # noqa: SLF001
         async with self.client.stream(
-            "watch", self.resource, self.resource.path(), params, accept=accept, idle_s=IDLE_LIMIT_S
+            "watch",
+            self.resource,
+            self.resource.path(Key(self.namespace, "")),
+            params,
+            accept=accept,
+            idle_s=IDLE_LIMIT_S,
         ) as content:
             rest = b""
             async for chunk in content.iter_any():

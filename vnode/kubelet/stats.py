@@ -35,11 +35,19 @@ T = TypeVar("T")
 
 
 class Stats:
-    """One node's. `selector` selects our mirrors at the peer by their labels."""
+    """One node's. `selector` selects our mirrors at the peer by their labels, in `places` there ("": everywhere)."""
 
-    def __init__(self, peer: Client, selector: str, pods: BoundPods, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        peer: Client,
+        selector: str,
+        pods: BoundPods,
+        now: Callable[[], datetime],
+        places: Sequence[str] = ("",),
+    ) -> None:
         self._peer = peer
         self._selector = selector
+        self._places = places
         self._pods = pods
         self._now = now
         self._ledger = Ledger(now().timestamp())
@@ -81,8 +89,12 @@ class Stats:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._api_again_s:
             try:
-                answer = await self._read(POD_METRICS, POD_METRICS.path(), {"labelSelector": self._selector}, JSON)
-                if readings := await asyncio.to_thread(api_readings, answer, subjects):
+                readings: Readings = {}
+                for place in self._places:
+                    path = POD_METRICS.path(Key(place, ""))
+                    answer = await self._read(POD_METRICS, path, {"labelSelector": self._selector}, JSON)
+                    readings |= await asyncio.to_thread(api_readings, answer, subjects)
+                if readings:
                     return readings
             except (NotFound, Rejected):
                 self._api_again_s = loop.time() + API_AGAIN_S
@@ -113,7 +125,7 @@ class Stats:
 
     async def _of_nodes(self, subjects: Iterable[Subject], path: str, read: Callable[[str], T]) -> list[T]:
         """What `read` makes of the answer of each node that runs mirrors. Raises when none of them answers."""
-        nodes = sorted({each.node for each in subjects if each.node})
+        nodes = sorted({each.node for each in subjects if each.node}) if "" in self._places else []
         places, found, errors = asyncio.Semaphore(NODES_AT_ONCE), list[T](), list[ApiError]()
 
         async def ask(node: str) -> None:

@@ -21,6 +21,15 @@ DEFAULT_PODS: Final = Decimal(110)  # the kubelet's maxPods
 NOTABLE: Final = Decimal("0.01")
 _BINARY: Final = ("memory", "ephemeral-storage", HUGE_PAGES)
 _ZERO: Final = Decimal(0)
+_QUOTA: Final = {
+    "cpu": "cpu",
+    "requests.cpu": "cpu",
+    "memory": "memory",
+    "requests.memory": "memory",
+    "requests.ephemeral-storage": "ephemeral-storage",
+    "pods": "pods",
+    "count/pods": "pods",
+}
 
 # Taints by which a cluster says that a node is not for users' Pods now, or at all. Others (a GPU's, a team's) are
 # tolerated by the Pods such nodes are for: those nodes count, unless `capacity.nodeSelector` leaves them out.
@@ -136,6 +145,26 @@ def limits_alone(limits: Mapping[str, str]) -> Capacity:
     """What to offer of a peer whose nodes we may not list: the limits; without `pods` in them, a kubelet's 110."""
     amounts = dict.fromkeys(ALWAYS, _ZERO) | {"pods": DEFAULT_PODS}
     amounts |= {name: quantity(limit) for name, limit in limits.items()}
+    return _capped(amounts, amounts, limits)
+
+
+def within_quotas(quotas: Iterable[Object], limits: Mapping[str, str]) -> Capacity:
+    """What to offer of a few namespaces at a peer: what their ResourceQuotas leave us, within `limits`.
+
+    Of several in one namespace the least of each resource counts; those with scopes are for some Pods only, and do not.
+    A quota counts what others have in the namespace too: the peer's apiserver has the last word.
+    """
+    by_namespace: dict[str, dict[str, Decimal]] = {}
+    for quota in quotas:
+        if not {"scopes", "scopeSelector"} & quota.spec().keys():
+            sums = by_namespace.setdefault(quota.meta.namespace, {})
+            for name, amount in (quota.status().get("hard") or {}).items():
+                if resource := _QUOTA.get(name) or (name.removeprefix("requests.") if "/" in name else ""):
+                    sums[resource] = min(sums.get(resource, quantity(amount)), quantity(amount))
+    if not by_namespace:
+        return limits_alone(limits)
+    amounts = dict.fromkeys(ALWAYS, _ZERO) | {"pods": DEFAULT_PODS}
+    amounts |= {name: quantity(limit) for name, limit in limits.items()} | added(by_namespace.values())
     return _capped(amounts, amounts, limits)
 
 

@@ -42,8 +42,9 @@ _CAPACITY: Final = "capacity"
 class NodeController:
     """The virtual Node of one peer, with its Lease and the peer's probe.
 
-    `nodes` and `others` come from `node.view`; the caller runs them, after making this. `port` gives the kubelet port,
-    0 as long as it is not open. `registers` is False once the Node is only to be taken out: it is not made again.
+    `nodes`, `others` and `quotas` come from `node.view`; the caller runs them, after making this. `port` gives the
+    kubelet port, 0 as long as it is not open. `registers` is False once the Node is only to be taken out: it is not
+    made again.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class NodeController:
         metrics: Metrics,
         recorder: Recorder,
         registers: Callable[[], bool],
+        quotas: Informer | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.name = spec.node_name
@@ -72,7 +74,7 @@ class NodeController:
         self._own = Informer(f"{self.name}-node", Source(home, NODES, {"fieldSelector": f"metadata.name={self.name}"}))
         self._own.on_change(self._own_changed)
         self._view = PeerView(
-            peer, spec, nodes, others, changed=lambda: self._queue.add_after(_CAPACITY, CAPACITY_GAP_S)
+            peer, spec, nodes, others, lambda: self._queue.add_after(_CAPACITY, CAPACITY_GAP_S), quotas
         )
         self._lease = Lease(home, self.name, lambda: self.uid, now)
         self.probe = Probe(peer, spec.name, self._heard, metrics)

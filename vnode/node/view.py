@@ -6,7 +6,7 @@ held back. Owned by `controller`; `peers.session` makes and runs the informers.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from vnode import names
 from vnode.config import PeerSpec
 from vnode.errors import ApiError
-from vnode.kube.client import NODES, PODS, Client
+from vnode.kube.client import NODES, PODS, Client, Resource
 from vnode.kube.objects import Key, Object
 from vnode.kube.watch import Source
 from vnode.node.capacity import (
@@ -27,6 +27,7 @@ from vnode.node.capacity import (
     offered,
     peer_node,
     slim_node,
+    within_quotas,
 )
 from vnode.node.manifest import PeerFacts, peer_facts
 from vnode.node.requests import share_of
@@ -35,6 +36,7 @@ from vnode.runtime.store import Store
 
 log = logging.getLogger(__name__)
 
+RESOURCE_QUOTAS: Final = Resource("/api/v1", "resourcequotas")
 SMALL_CHANGE_S: Final = 30.0  # what is not notable waits this long
 VERSION_LIMIT_S: Final = 5.0
 
@@ -46,6 +48,11 @@ def nodes_informer(peer: Client) -> Informer:
     session is to start anew without.
     """
     return Informer("peer-nodes", Source(peer, NODES, optional=True), Store(slim_node))
+
+
+def quotas_informer(peer: Client, namespaces: Iterable[str]) -> Informer:
+    """An informer of the ResourceQuotas in a few namespaces of the peer, as `PeerView` takes it."""
+    return Informer("peer-quotas", Source(peer, RESOURCE_QUOTAS), namespaces=namespaces)
 
 
 def others_informer(peer: Client, cluster_uid: str) -> Informer:
@@ -68,7 +75,8 @@ class _Version(msgspec.Struct, rename="camel"):
 class PeerView:
     """The peer's capacity and facts. `changed` is called, synchronously, whenever `sum_up` may find something new.
 
-    To be made before `nodes` and `others` run. They are None where the credential may not list them.
+    To be made before `nodes`, `others` and `quotas` run. They are None where the credential may not list them; quotas
+    stand in for nodes where we have a few namespaces only, and are waited for by nobody.
     """
 
     def __init__(
@@ -78,9 +86,11 @@ class PeerView:
         nodes: Informer | None,
         others: Informer | None,
         changed: Callable[[], None],
+        quotas: Informer | None = None,
     ) -> None:
         self.capacity: Capacity | None = None  # as of the last `sum_up`; None before the stores are filled
-        self._peer, self._spec, self._nodes, self._others, self._changed = peer, spec, nodes, others, changed
+        self._peer, self._spec, self._nodes, self._others, self._quotas = peer, spec, nodes, others, quotas
+        self._changed = changed
         self._peer_nodes: dict[str, PeerNode] = {}
         self._usage = Usage()
         self._small_since: float | None = None
@@ -89,6 +99,8 @@ class PeerView:
             nodes.on_change(self._node_changed)
         if others is not None:
             others.on_change(self._others_changed)
+        if quotas is not None:
+            quotas.on_change(lambda *_: changed())
 
     @property
     def version_known(self) -> bool:
@@ -150,6 +162,8 @@ class PeerView:
 
     def _offer(self) -> Capacity | None:
         limits = self._spec.capacity.limits
+        if self._quotas is not None:
+            return within_quotas(self._quotas.store, limits)
         if self._nodes is None:
             return limits_alone(limits)
         if not self._nodes.is_synced or (self._others is not None and not self._others.is_synced):

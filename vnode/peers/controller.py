@@ -23,7 +23,8 @@ from vnode.kube.watch import Event
 from vnode.peers.departure import Departure
 from vnode.peers.fleet import Fleet, Wanted
 from vnode.peers.home import Home
-from vnode.peers.objects import Decision, abandon_at, decide
+from vnode.peers.objects import DEFAULT_KEY, Decision, abandon_at, decide
+from vnode.peers.renewal import Keep, in_secret
 from vnode.peers.secrets import Secrets
 from vnode.peers.source import PEERS, PeerSource
 from vnode.peers.status import Facts, PeerStatus, Said, as_json, peer_status, read_status
@@ -48,6 +49,7 @@ class _Serving:
     spec: PeerSpec
     server: object
     credentials: HeldKubeconfig
+    keep: Keep
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class PeerController:
         self._home, self._fleet, self._metrics, self._now = home, fleet, metrics, now
         self._store = Store()
         self._source = PeerSource(home.client, credentials, self._take)
+        self._namespace = namespace
         self._secrets = Secrets(home.client, namespace, self._decide)
         self._recorder = Recorder(home.client, names.USER_AGENT, now)
         self._controller = Controller("peers", home.client.side, self._reconcile, metrics, workers=4)
@@ -118,7 +121,7 @@ class PeerController:
         for peer in self._store:
             serving = self._served(peer, self._decisions[peer.meta.name])
             if serving is not None:
-                wanted[peer.meta.name] = Wanted(serving.spec, serving.credentials)
+                wanted[peer.meta.name] = Wanted(serving.spec, serving.credentials, serving.keep)
         self._fleet.follow(wanted, [peer.meta.name for peer in self._store if peer.leaving])
         self._queue.add_all(self._decisions)
 
@@ -139,7 +142,9 @@ class PeerController:
                 serving.spec = spec
             else:
                 credentials = HeldKubeconfig(text, spec.kubeconfig, spec.context, self._now)
-                serving = _Serving(peer.uid, spec, decision.server, credentials)
+                entry = peer.spec()["secretRef"].get("key") or DEFAULT_KEY
+                keep = in_secret(self._home.client, Key(self._namespace, decision.secret), entry, spec.context)
+                serving = _Serving(peer.uid, spec, decision.server, credentials, keep)
         if serving is not None:
             self._serving[name] = serving
         else:

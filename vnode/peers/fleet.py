@@ -17,6 +17,7 @@ from vnode.kube.credentials import Credentials
 from vnode.kube.objects import utc_now
 from vnode.node.removal import drain_and_remove
 from vnode.peers.home import Home
+from vnode.peers.renewal import Keep
 from vnode.peers.session import Session
 from vnode.runtime.controller import keep
 from vnode.telemetry.metrics import Metrics
@@ -28,10 +29,11 @@ LOOK_EVERY_S: Final = 0.2
 
 
 class Wanted(NamedTuple):
-    """What a session is made from. The same credentials may give other connections with time."""
+    """What a session is made from. The same credentials may give other connections with time, by `keep` for one."""
 
     spec: PeerSpec
     credentials: Credentials
+    keep: Keep
 
 
 class _Kept:
@@ -177,7 +179,7 @@ class Fleet:
             return name not in self._leaving
 
         async def start() -> None:
-            session = Session(wanted.spec, wanted.credentials, home, self._metrics, works, registers, self._now)
+            session = Session(*wanted, home, self._metrics, works, registers, self._now)
             kept.session = session
             try:
                 await session.run()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from vnode.kube.client import Client
 from vnode.kubelet.authority import ClientAuthority
 from vnode.node.manifest import Identity
+from vnode.runtime.covering import CoveringInformer
 from vnode.runtime.informer import Informer
 
 
@@ -17,5 +18,5 @@ class Home:
     identity: Identity
     address: str
     namespaces: Informer
-    reflected: Mapping[str, Informer]
+    reflected: Mapping[str, CoveringInformer]
     authority: ClientAuthority

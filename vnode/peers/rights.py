@@ -5,7 +5,7 @@ Called by `session`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from vnode.errors import ApiError, Rejected, Unauthorized
@@ -17,7 +17,16 @@ ASK_LIMIT_S: Final = 5.0
 
 
 async def may_list(peer: Client, resource: Resource) -> bool:
-    """A peer that does not answer is taken to allow it; should it refuse later, the session starts anew."""
+    """A peer that does not answer is taken to allow it; should it refuse later, the session starts anew.
+
+    So is one that is not ready: an apiserver that has just started refuses everybody, having read no roles yet.
+    """
+    try:
+        await peer.get_path("/readyz", limit_s=ASK_LIMIT_S)
+    except Rejected:
+        pass  # we may not ask that: then its word on the resource has to do
+    except ApiError:
+        return True
     try:
         async with asyncio.timeout(ASK_LIMIT_S):
             await peer.list_page(resource, "", {"limit": "1"})
@@ -32,9 +41,13 @@ async def may_list(peer: Client, resource: Resource) -> bool:
 
 
 async def watch_refusals(
-    peer: Client, resources: Iterable[Resource], synced: Callable[[], bool], tell: Callable[[str], None]
+    peer: Client,
+    resources: Collection[Resource],
+    places: Collection[str],
+    synced: Callable[[], bool],
+    tell: Callable[[str], None],
 ) -> None:
-    """Until the stores are `synced`, `tell` which list the peer refuses; "" when it refuses none.
+    """Until the stores are `synced`, `tell` which list the peer refuses in which of `places`; "" when it refuses none.
 
     A watch that is refused only waits: somebody may give the right. This says what it waits for.
     """
@@ -43,13 +56,13 @@ async def watch_refusals(
         if synced():
             tell("")
             return
-        tell(await _first_refusal(peer, resources))
+        tell(await _first_refusal(peer, [(place, resource) for place in places for resource in resources]))
 
 
-async def _first_refusal(peer: Client, resources: Iterable[Resource]) -> str:
-    for resource in resources:
+async def _first_refusal(peer: Client, lists: Iterable[tuple[str, Resource]]) -> str:
+    for place, resource in lists:
         try:
-            await peer.list_page(resource, "", {"limit": "1"})
+            await peer.list_page(resource, place, {"limit": "1"})
         except Unauthorized:
             return ""
         except Rejected as error:

@@ -22,9 +22,10 @@ from vnode.kubelet.server import KubeletServer
 from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
 from vnode.node.heartbeat import Verdict, last_renewed
-from vnode.node.view import nodes_informer, others_informer
+from vnode.node.view import nodes_informer, others_informer, quotas_informer
 from vnode.peers.home import Home
 from vnode.peers.leftovers import Leftovers
+from vnode.peers.renewal import Keep, TokenRenewal
 from vnode.peers.rights import may_list, watch_refusals
 from vnode.peers.status import Facts, Said
 from vnode.peers.tally import Tally
@@ -49,14 +50,16 @@ class Session:
         self,
         spec: PeerSpec,
         credentials: Credentials,
+        keep: Keep,
         home: Home,
         metrics: Metrics,
         works: Callable[[], None],
         registers: Callable[[], bool],
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`works` is called once the stores are full and the controllers run.
+        """`keep` puts renewed tokens where `credentials` find them.
 
+        `works` is called once the stores are full and the controllers run.
         `registers` is False once the Node is only to be taken out.
         """
         self.spec = spec
@@ -66,19 +69,22 @@ class Session:
         self.home = home
         self._names = spec.namespace_map(identity.cluster)
         self._peer = peer = Client(credentials, spec.name, metrics)
+        self._renewal = TokenRenewal(peer, credentials, keep, now)
         self._route = route = spec.route(identity.cluster, identity.cluster_uid)
-        ours = {"labelSelector": route.selector}
+        ours, places = {"labelSelector": route.selector}, self._names.places
         self._local = Informer("home-pods", Source(home.client, PODS, {"fieldSelector": f"spec.nodeName={node}"}))
-        self._remote = Informer("peer-pods", Source(peer, PODS, ours))
+        self._remote = Informer("peer-pods", Source(peer, PODS, ours), namespaces=places)
         reflected = {
-            kind: Informer(f"peer-{resource.plural}", Source(peer, resource, ours, metadata_only=True))
+            kind: Informer(
+                f"peer-{resource.plural}", Source(peer, resource, ours, metadata_only=True), namespaces=places
+            )
             for kind, resource in KINDS.items()
         }
         self._forbidden = ""
         self._tally = Tally()
         self._local.on_change(self._tally.changed)
         self._recorder = Recorder(home.client, node, now)
-        self._namespaces = RemoteNamespaces(peer, route, home.namespaces.store)
+        self._namespaces = RemoteNamespaces(peer, route, home.namespaces.store, given=self._names.mapped_only)
         self._reflector = Reflector(
             home=home.client,
             peer=peer,
@@ -113,9 +119,8 @@ class Session:
             reflector=self._reflector,
             namespaces=self._namespaces,
         )
-        self._announcer = Announcer(home.client, peer, self._local.store, self._remote.store, metrics)
-        self._metrics = metrics
-        self._now = now
+        self._announcer = Announcer(home.client, peer, self._local.store, self._remote.store, metrics, places)
+        self._metrics, self._now = metrics, now
         self._port = 0
         self._node: NodeController | None = None
         self._kubelet = KubeletServer(
@@ -125,7 +130,7 @@ class Session:
             door=Door(home.client, node, home.authority, now),
             locate=self._locate,
             reports=Reports(
-                node, self._bound, Stats(peer, route.selector, self._bound, now), metrics, lambda: self.unready
+                node, self._bound, Stats(peer, route.selector, self._bound, now, places), metrics, lambda: self.unready
             ),
             certificate=ServingCertificate(home.client, node, [home.address], now),
             metrics=metrics,
@@ -180,13 +185,15 @@ class Session:
             group.create_task(self._kubelet.run(started), name=f"{self.spec.name}/kubelet")
             await opened.wait()
             last_alive = await last_renewed(self.home.client, self.spec.node_name)
+            group.create_task(self._renewal.run(), name=f"{self.spec.name}/credential")
             node = self._node = await self._make_node(group)
             group.create_task(node.run(), name=f"{self.spec.name}/node")
             for informer in self._filling:
                 group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
             kinds = (PODS, *KINDS.values())
             group.create_task(
-                watch_refusals(self._peer, kinds, self._is_synced, self._refused), name=f"{self.spec.name}/rights"
+                watch_refusals(self._peer, kinds, self._names.places, self._is_synced, self._refused),
+                name=f"{self.spec.name}/rights",
             )
             # Decide only on full stores: a mirror not listed yet would be made twice.
             for informer in (*self._filling, self.home.namespaces, *self.home.reflected.values()):
@@ -209,14 +216,16 @@ class Session:
         self._forbidden = message
 
     async def _make_node(self, group: asyncio.TaskGroup) -> NodeController:
-        nodes = others = None
-        if await may_list(self._peer, NODES):
+        nodes = others = quotas = None
+        if self._names.mapped_only:
+            quotas = quotas_informer(self._peer, self._names.places)
+        elif await may_list(self._peer, NODES):
             nodes = nodes_informer(self._peer)
             if await may_list(self._peer, PODS):
                 others = others_informer(self._peer, self.home.identity.cluster_uid)
-            self._of_peer = [*self._filling[1:], *filter(None, (nodes, others))]
-            for informer in self._of_peer[len(self._filling) - 1 :]:
-                group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
+        self._of_peer = [*self._filling[1:], *filter(None, (nodes, others, quotas))]
+        for informer in self._of_peer[len(self._filling) - 1 :]:
+            group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
         return NodeController(
             home=self.home.client,
             peer=self._peer,
@@ -226,6 +235,7 @@ class Session:
             port=lambda: self._port,
             nodes=nodes,
             others=others,
+            quotas=quotas,
             metrics=self._metrics,
             recorder=self._recorder,
             registers=self._registers,

@@ -81,6 +81,7 @@ class NamespaceMap:
     cluster: str
     pairs: Mapping[str, str] = field(default_factory=dict)
     selector: LabelSelector | None = None
+    mapped_only: bool = False
 
     def remote(self, namespace: str) -> str:
         """The name at the peer of home namespace `namespace`: always a DNS-1123 label."""
@@ -100,11 +101,17 @@ class NamespaceMap:
     def offloads(self, namespace: str, labels: Mapping[str, str]) -> bool:
         """Whether Pods of `namespace`, which carries `labels`, may run at this peer.
 
-        `kube-*` stays home unless an explicit pair names it; the selector, where there is one, binds every namespace.
+        `kube-*` stays home unless an explicit pair names it, and so does all the rest where only pairs count; the
+        selector, where there is one, binds every namespace.
         """
-        if namespace.startswith("kube-") and namespace not in self.pairs:
+        if (self.mapped_only or namespace.startswith("kube-")) and namespace not in self.pairs:
             return False
         return self.selector is None or matches(self.selector, labels)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The remote namespaces there can be; "" stands for any."""
+        return tuple(sorted(self.pairs.values())) if self.mapped_only else ("",)
 
     @property
     def affixes(self) -> tuple[str, str]:
@@ -116,7 +123,7 @@ class NamespaceMap:
         """The home namespace without a pair for which the template gives `target`; None if there can be none."""
         prefix, suffix = self.affixes
         namespace = target[len(prefix) : len(target) - len(suffix)]
-        if prefix + namespace + suffix != target or not DNS_LABEL.fullmatch(namespace):
+        if self.mapped_only or prefix + namespace + suffix != target or not DNS_LABEL.fullmatch(namespace):
             return None
         return None if namespace in self.pairs or namespace.startswith("kube-") else namespace
 
@@ -130,6 +137,8 @@ def shared(one: NamespaceMap, other: NamespaceMap) -> str | None:
         for target in here.pairs.values():
             if target in there.pairs.values() or there.claimant(target) is not None:
                 return target
+    if one.mapped_only or other.mapped_only:
+        return None
     (prefix, suffix), (other_prefix, other_suffix) = one.affixes, other.affixes
     short, long = sorted((prefix, other_prefix), key=len)
     tail_short, tail_long = sorted((suffix, other_suffix), key=len)

@@ -7,6 +7,7 @@ memory by `REMEMBERED`. Built by `peers.session`.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from cachetools import LRUCache
@@ -32,14 +33,16 @@ POD_EVENTS: Final = {"fieldSelector": "involvedObject.kind=Pod"}
 
 
 class Announcer:
-    """`local` holds the Pods of our node, `remote` our Pods at the peer."""
+    """`local` holds the Pods of our node, `remote` our Pods at the peer, which are in `places` ("": anywhere)."""
 
-    def __init__(self, home: Client, peer: Client, local: Store, remote: Store, metrics: Metrics) -> None:
+    def __init__(
+        self, home: Client, peer: Client, local: Store, remote: Store, metrics: Metrics, places: Iterable[str] = ("",)
+    ) -> None:
         self._home = home
         self._peer = peer
         self._local = local
         self._remote = remote
-        self._source = Source(peer, EVENTS, POD_EVENTS, flat=True, optional=True)
+        self._sources = [Source(peer, EVENTS, POD_EVENTS, flat=True, optional=True, namespace=it) for it in places]
         self._waiting: LRUCache[Key, Object] = LRUCache(REMEMBERED)  # what is to be written, newest state, by Event
         self._written: LRUCache[str, int] = LRUCache(REMEMBERED)  # uid of the peer's Event -> count at home
         self._spent: LRUCache[str, tuple[float, float]] = LRUCache(REMEMBERED)  # uid of the Pod -> tokens left, since
@@ -49,12 +52,14 @@ class Announcer:
         """Follow and write until cancelled. `since` (RFC 3339): what happened before it has been told."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.controller.run(), name=f"{self._peer.side}/events-up/write")
-            group.create_task(self._follow(since), name=f"{self._peer.side}/events-up/follow")
+            for source in self._sources:
+                name = f"{self._peer.side}/events-up/follow/{source.namespace}"
+                group.create_task(self._follow(source, since), name=name)
 
-    async def _follow(self, since: str) -> None:
+    async def _follow(self, source: Source, since: str) -> None:
         seen = -1
         try:
-            async for event in follow(self._source, Backoff()):
+            async for event in follow(source, Backoff()):
                 if isinstance(event, Listed):
                     for item in event.items:
                         # Later lists tell what came after the last event seen; the first, what came since we last ran.

@@ -1,8 +1,9 @@
 """One reflector a peer: the ConfigMaps and Secrets that mirrored Pods name are there, equal to home's, and no others.
 
 Only metadata is watched, on both sides, and a body is read when its version differs; so memory grows by the number of
-objects, not by their size. A home object that is deleted goes at the peer too; Pods that run keep what they have, as
-on any node. Called by `pods.controller` (`ensure`, `use`) and driven by its own queue.
+objects, not by their size. A home namespace is read only once a Pod there needs it. A home object that is deleted goes
+at the peer too; Pods that run keep what they have, as on any node. Called by `pods.controller`
+(`ensure`, `use`) and driven by its own queue.
 """
 
 import asyncio
@@ -13,19 +14,21 @@ from contextlib import ExitStack, suppress
 import msgspec
 
 from vnode import names
-from vnode.errors import Conflict, NotFound, Unavailable
+from vnode.errors import Conflict, NotFound, Rejected, Unavailable
 from vnode.kube.client import Client
 from vnode.kube.objects import Key, Object, parse_object
 from vnode.policy.route import Reference, Refused, Route
 from vnode.reflect.kinds import KINDS, Ref, remote_object, version
 from vnode.reflect.namespaces import RemoteNamespaces
 from vnode.runtime.controller import Controller
+from vnode.runtime.covering import CoveringInformer
 from vnode.runtime.informer import Informer
 from vnode.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 WORKERS = 8
+UNREADABLE_AGAIN_S = 30.0
 
 
 class Reflector:
@@ -38,7 +41,7 @@ class Reflector:
         peer: Client,
         route: Route,
         namespaces: RemoteNamespaces,
-        local: Mapping[str, Informer],
+        local: Mapping[str, CoveringInformer],
         remote: Mapping[str, Informer],
         arrived: Callable[[Iterable[Key]], None],
         metrics: Metrics,
@@ -115,6 +118,10 @@ class Reflector:
         missing = []
         for reference in sorted(references):
             ref = Ref(reference.kind, namespace, reference.name)
+            try:
+                await self._local[ref.kind].cover(namespace)
+            except Rejected as error:
+                raise Refused(names.REFERENCE_NOT_READABLE, f"{ref}: {error.message}") from error
             if self._local_meta(ref) is None:
                 missing.append(reference)
             elif not self._current(ref):
@@ -158,6 +165,11 @@ class Reflector:
     async def _reconcile(self, ref: Ref) -> float | None:
         remote = self._remote_meta(ref)
         users = self._users.get(ref)
+        if users:
+            try:
+                await self._local[ref.kind].cover(ref.namespace)
+            except Rejected:  # told on each Pod; what is at the peer already stays as it is
+                return UNREADABLE_AGAIN_S
         if users and self._local_meta(ref) is not None:
             if not self._current(ref):
                 with suppress(Refused):  # told on each Pod, by its own controller

@@ -20,19 +20,23 @@ log = logging.getLogger(__name__)
 
 
 class RemoteNamespaces:
-    """`local` is the store of home's namespaces. What has been seen to be ours is remembered until it fails."""
+    """`local` is the store of home's namespaces. What has been seen to be ours is remembered until it fails.
 
-    def __init__(self, peer: Client, route: Route, local: Store) -> None:
+    `given`: all of them are given by configuration and by the rights we have in them: none is looked at or made.
+    """
+
+    def __init__(self, peer: Client, route: Route, local: Store, *, given: bool = False) -> None:
         self._peer = peer
         self._route = route
         self._local = local
+        self._given = given
         self._known: set[str] = set()
         self._making: dict[str, asyncio.Lock] = {}
         self._left: dict[str, tuple[str, str, str]] = {}  # uid, version, why: said once of each state
 
     async def ensure(self, namespace: str) -> None:
         """Have the remote namespace of home's `namespace`. Raises `Refused` when it is not ours, or `ApiError`."""
-        if namespace in self._known:
+        if self._given or namespace in self._known:
             return
         # One maker a namespace: a burst's first Pods all come here at once.
         async with self._making.setdefault(namespace, asyncio.Lock()):
@@ -84,6 +88,8 @@ class RemoteNamespaces:
             await self._remove(found)
 
     async def _all(self) -> list[Object]:
+        if self._given:
+            return []
         source = Source(self._peer, NAMESPACES, {"labelSelector": self._route.selector}, metadata_only=True)
         found = [item for item in (await source.list()).items if not item.leaving]
         present = {item.meta.name for item in found}

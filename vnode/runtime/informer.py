@@ -1,10 +1,11 @@
-"""An informer: `follow` -> `Store` -> handlers, told what changed. One per watch.
+"""An informer: `follow` -> `Store` -> handlers, told what changed. One watch, or one for each of a few namespaces.
 
 Handlers are synchronous and quick (they put keys into queues); what they raise is a bug and ends the session.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from vnode.kube.objects import Key, Object, metadata_alone
 from vnode.kube.watch import Backoff, Listed, Source, follow
@@ -15,9 +16,11 @@ SLICE = 100  # changes told between two turns of the loop
 
 
 class Informer:
-    """Keeps `store` equal to what `source` shows; `run` for ever, in a task of its own."""
+    """Keeps `store` equal to what `source` shows in `namespaces` ("": in all); `run` for ever, in a task of its own."""
 
-    def __init__(self, name: str, source: Source, store: Store | None = None) -> None:
+    def __init__(
+        self, name: str, source: Source, store: Store | None = None, namespaces: Iterable[str] = ("",)
+    ) -> None:
         self.name = name
         if store is None:  # an empty one is false
             # `learn` brings whole objects, as the apiserver answers them.
@@ -27,8 +30,14 @@ class Informer:
         self._handlers: list[Handler] = []
         self._on_listed: list[Callable[[], None]] = []
         self._synced = asyncio.Event()
-        self._following: asyncio.Task[None] | None = None
-        self.current = False  # listed, and nobody has said since that what we hold may be old
+        self._namespaces = frozenset(namespaces)
+        self._unlisted = set(self._namespaces)
+        self._following: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def current(self) -> bool:
+        """True once everything is listed, as long as nobody has said since that what we hold may be old."""
+        return not self._unlisted
 
     def on_change(self, handler: Handler) -> Callable[[], None]:
         """Call `handler(key, before, now)` for every change, in order, until what is returned here is called."""
@@ -41,13 +50,13 @@ class Informer:
 
     def doubt(self) -> None:
         """The server does not answer: what we hold may be old (`current`) until it has been listed again."""
-        self.current = False
+        self._unlisted = set(self._namespaces)
 
     def refresh(self) -> None:
         """List anew, now: the server answers again, and our stream may be dead without knowing it."""
-        self.current = False
-        if self._following is not None:
-            self._following.cancel()
+        self.doubt()
+        for task in self._following.values():
+            task.cancel()
 
     @property
     def is_synced(self) -> bool:
@@ -67,12 +76,19 @@ class Informer:
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for namespace in self._namespaces:
+                group.create_task(self._keep(namespace), name=f"{self.name}/{namespace}")
+
+    async def _keep(self, namespace: str) -> None:
         while True:
             async with asyncio.TaskGroup() as group:  # a child that `refresh` cancels ends it quietly
-                self._following = group.create_task(self._follow(), name=f"{self.name}/follow")
+                self._following[namespace] = group.create_task(
+                    self._follow(namespace), name=f"{self.name}/{namespace}/follow"
+                )
 
-    async def _follow(self) -> None:
-        async for event in follow(self._source, Backoff()):
+    async def _follow(self, namespace: str) -> None:
+        async for event in follow(replace(self._source, namespace=namespace), Backoff()):
             changes, told = self.store.apply(event), 0
             try:
                 while told < len(changes):
@@ -83,10 +99,14 @@ class Informer:
             finally:
                 self._tell(changes[told:])  # the store has them: what `refresh` cut short here would never be told
             if isinstance(event, Listed):
-                self.current = True
-                self._synced.set()
-                for handler in self._on_listed:
-                    handler()
+                self._listed(namespace)
+
+    def _listed(self, namespace: str) -> None:
+        self._unlisted.discard(namespace)
+        if self.current:
+            self._synced.set()
+            for handler in self._on_listed:
+                handler()
 
     def _tell(self, changes: list[tuple[Key, Object | None, Object | None]]) -> None:
         for key, before, now in changes:

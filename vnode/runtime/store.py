@@ -10,7 +10,7 @@ from vnode.kube.watch import Applied, Deleted, Event, Listed
 
 
 class Store:
-    """Objects by key, newest wins.
+    """Objects by key, newest wins; of all namespaces, or of several that are each listed and watched apart.
 
     `transform` may shrink an object before it is kept (None: not kept at all). What `apply` returns are the keys
     whose state changed in a way vnode can see, those a relist shows to be gone included.
@@ -24,7 +24,8 @@ class Store:
     def __init__(self, transform: Callable[[Object], Object | None] | None = None) -> None:
         self._items: dict[Key, Object] = {}
         self._transform = transform
-        self._shown = 0  # the newest version the watch has shown: what it was silent about by then is not there
+        # By namespace ("": all) the newest version its watch has shown: what it was silent about by then is not there.
+        self._shown: dict[str, int] = {}
         self.listed = False
 
     def get(self, key: Key) -> Object | None:
@@ -40,13 +41,13 @@ class Store:
     def apply(self, event: Event) -> list[tuple[Key, Object | None, Object | None]]:
         """Take one event in; what changed, as (key, before, now). `before` of a deletion is its last state."""
         match event:
-            case Listed(items, version):
-                return self._replace(items, version)
+            case Listed(items, version, namespace):
+                return self._replace(items, version, namespace)
             case Applied(item):
-                self._shown = max(self._shown, item.version)
+                self._show(item)
                 return self._put(item)
             case Deleted(item):
-                self._shown = max(self._shown, item.version)
+                self._show(item)
                 held = self._items.get(item.key)
                 if held is None or held.version > item.version > 0:
                     return []  # never known, or the end of an earlier object of this name
@@ -56,7 +57,7 @@ class Store:
 
     def learn(self, item: Object) -> list[tuple[Key, Object | None, Object | None]]:
         """Take in an object the apiserver has just answered with."""
-        if item.key not in self._items and 0 < item.version <= self._shown:
+        if item.key not in self._items and 0 < item.version <= self._shown.get(self._part(item.key), 0):
             return []
         return self._put(item)
 
@@ -83,16 +84,29 @@ class Store:
             return []
         return [(kept.key, held, kept)]
 
-    def _replace(self, items: list[Object], version: int) -> list[tuple[Key, Object | None, Object | None]]:
+    def _part(self, key: Key) -> str:
+        """The namespace whose watch brings this key, "" when one watch brings all."""
+        return key.namespace if key.namespace in self._shown else ""
+
+    def _show(self, item: Object) -> None:
+        part = self._part(item.key)
+        self._shown[part] = max(self._shown.get(part, 0), item.version)
+
+    def _replace(
+        self, items: list[Object], version: int, namespace: str
+    ) -> list[tuple[Key, Object | None, Object | None]]:
         changes: list[tuple[Key, Object | None, Object | None]] = []
-        rewound = 0 < version < self._shown  # the server was restored from a backup: its list alone counts
-        self._shown = version
+        # The server was restored from a backup: its list alone counts.
+        rewound = 0 < version < self._shown.get(namespace, 0)
+        self._shown[namespace] = version
         present = set()
         for item in items:
             present.add(item.key)
             changes += self._put(item, even_older=rewound)
         for key, held in list(self._items.items()):
             # What was learnt after the list was made is not in it, and is still there.
+            if namespace not in ("", key.namespace):
+                continue
             if key not in present and (rewound or not held.version > version > 0):
                 del self._items[key]
                 changes.append((key, held, None))

@@ -1,0 +1,1 @@
+"""Accounts, rights and kubeconfigs for the two sides, made once by an administrator and not by the running process."""
