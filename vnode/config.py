@@ -43,6 +43,13 @@ class NodeSpec(Struct, frozen=True, forbid_unknown_fields=True):
     region: Annotated[str, Meta(description="value of the Node's label `topology.kubernetes.io/region`")] = ""
     zone: Annotated[str, Meta(description="value of the Node's label `topology.kubernetes.io/zone`")] = ""
     provider: Annotated[str, Meta(description="who runs the peer, as a label value")] = ""
+    webSockets: Annotated[  # noqa: N815
+        Literal["translated", "passed"],
+        Meta(
+            description="of exec, attach and port-forward; translated: home's apiserver makes SPDY of them; "
+            "passed: on to the peer, the Node declares `ExtendWebSocketsToKubelet`"
+        ),
+    ] = "translated"
 
 
 class NamespacesSpec(Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@ class Right(NamedTuple):
 LEASES: Final = "kube-node-lease"
 _READ: Final = ("get", "list", "watch")
 _STREAMS: Final = "kubectl exec, cp, attach, debug, port-forward"
+_PASSED: Final = "node.webSockets: passed"
 _DRAIN: Final = "vnode remove, --deregister-on-exit"
 
 HOME: Final[tuple[Right, ...]] = (
@@ -66,9 +67,12 @@ PEER_NAMESPACE: Final[tuple[Right, ...]] = (
     Right("secrets", (*_READ, "create", "update", "delete"), "what Pods refer to"),
     Right("events", ("list", "watch"), "what happens to mirrors", "kubectl describe shows no Events of the peer"),
     Right("pods/log", ("get",), "logs", "kubectl logs"),
-    Right("pods/exec", ("create", "get"), "exec", _STREAMS),
-    Right("pods/attach", ("create", "get"), "attach", _STREAMS),
-    Right("pods/portforward", ("create", "get"), "port-forward", _STREAMS),
+    Right("pods/exec", ("create",), "exec", _STREAMS),
+    Right("pods/attach", ("create",), "attach", _STREAMS),
+    Right("pods/portforward", ("create",), "port-forward", _STREAMS),
+    Right("pods/exec", ("get",), "WebSockets passed on", _PASSED),
+    Right("pods/attach", ("get",), "WebSockets passed on", _PASSED),
+    Right("pods/portforward", ("get",), "WebSockets passed on", _PASSED),
     Right("pods/ephemeralcontainers", ("patch",), "kubectl debug", "kubectl debug"),
     Right("pods/resize", ("patch",), "in-place resize", "in-place resize"),
     Right("pods.metrics.k8s.io", ("list",), "kubectl top, autoscaling", "the nodes' kubelets are asked (nodes/proxy)"),

@@ -93,6 +93,7 @@ GONE = 'container "app" in pod "web-1" is not available'
         (Rejected('previous terminated container "app" in pod "web-1" not found', 400), 400, None),
         (Rejected('container "app" in pod "web-1" is waiting to start: ContainerCreating', 400), 400, None),
         (Rejected("bad", 422), 400, "bad"),
+        (Rejected("container app is not valid for pod web-1", 400), 404, 'container "app" not found in pod "web-1"'),
         (Rejected('pods "web-1" is forbidden', 403), 500, 'peer edge refuses vnode: pods "web-1" is forbidden'),
         (Unauthorized("Unauthorized", 401), 500, "peer edge refuses vnode: Unauthorized"),
         (Unavailable("Get https://10.0.0.1:10250: refused", 500), 500, "Get https://10.0.0.1:10250: refused"),

@@ -6,7 +6,7 @@ from vnode.kube.client import Client
 from vnode.kube.credentials import from_kubeconfig
 from vnode.kube.objects import Key
 from vnode.kubelet.auth import Attributes, attributes
-from vnode.kubelet.request import Call, Located, Refused, find, label, parse
+from vnode.kubelet.request import Call, Located, NotStarted, Refused, find, label, parse
 from vnode.telemetry.metrics import Metrics
 
 SERVED = [
@@ -149,15 +149,28 @@ def test_only_this_nodes_pod_of_that_uid_is_found() -> None:
     here = Located(client, Key("shop-home", "web-1"), "u-1")
 
     def locate(namespace: str, pod: str) -> Located | None:
+        if pod == "idle":
+            raise NotStarted("PodInitializing")
         return here if (namespace, pod) == ("shop", "web-1") else None
 
     assert find(locate, Call("containerLogs", "shop", "web-1", "app")) == here
     assert find(locate, Call("exec", "shop", "web-1", "app", "u-1")) == here
-    for call, text in (
-        (Call("containerLogs", "shop", "web-2", "app"), 'pod "web-2" does not exist'),
-        (Call("containerLogs", "other", "web-1", "app"), 'pod "web-1" does not exist'),
-        (Call("exec", "shop", "web-1", "app", "u-2"), "pod does not exist"),
+    for call, code, text in (
+        (Call("containerLogs", "shop", "web-2", "app"), 404, 'pod "web-2" does not exist'),
+        (Call("containerLogs", "other", "web-1", "app"), 404, 'pod "web-1" does not exist'),
+        (Call("exec", "shop", "web-2", "app"), 404, "pod does not exist"),
+        (Call("exec", "shop", "web-1", "app", "u-2"), 500, "pod web-1_shop not found"),
+        (Call("attach", "shop", "web-1", "app", "u-2"), 500, "pod web-1_shop not found"),
+        (Call("portForward", "shop", "web-1", "", "u-2"), 404, "pod not found"),
+        (
+            Call("containerLogs", "shop", "idle", "app"),
+            400,
+            'container "app" in pod "idle" is waiting to start: PodInitializing',
+        ),
+        (Call("exec", "shop", "idle", "app"), 500, 'container not found ("app")'),
+        (Call("attach", "shop", "idle", "app"), 500, "container app not found in pod idle_shop"),
+        (Call("portForward", "shop", "idle"), 500, 'pod not found ("idle_shop")'),
     ):
         with pytest.raises(Refused) as refused:
             find(locate, call)
-        assert (refused.value.code, refused.value.text) == (404, text)
+        assert (refused.value.code, refused.value.text) == (code, text)

@@ -152,6 +152,14 @@ def test_facts_are_the_majoritys_or_what_all_say() -> None:
     assert peer_facts("v1.36.0", []) == PeerFacts("v1.36.0")
 
 
+def test_web_sockets_are_declared_only_where_they_are_passed_on() -> None:
+    facts = PeerFacts("v1.37.0", features=("A", "Z"))
+    passed = wanted(NodeSpec(webSockets="passed"), facts=facts)
+    assert passed.status["declaredFeatures"] == ["A", "ExtendWebSocketsToKubelet", "Z"]
+    assert shown_facts(from_dict(new_node("edge", passed, NOW))).features == ("A", "Z")
+    assert wanted(facts=facts).status["declaredFeatures"] == ["A", "Z"]
+
+
 def test_facts_survive_in_the_node_while_the_peer_is_away() -> None:
     images = (Image(("b:1", "b@sha256:1"), 30), Image(("a:1",), 20))
     facts = PeerFacts("v1.36.0", "linux", "arm64", "Debian", "6.1", "containerd://2", ("A",), images)

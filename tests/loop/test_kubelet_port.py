@@ -123,6 +123,25 @@ async def test_a_peer_that_refuses_is_plain_text_of_status_400() -> None:
         assert await response.text() == 'container "app" in pod "web-1" is waiting to start: ContainerCreating'
 
 
+@pytest.mark.parametrize(("refusals", "status"), [(1, 200), (2, 500)])
+async def test_a_refused_credential_is_renewed_and_the_peer_asked_once_more(refusals: int, status: int) -> None:
+    asked: list[str] = []
+
+    async def strict(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.headers["Authorization"])
+        if len(asked) <= refusals:
+            return web.json_response({"kind": "Status", "message": "Unauthorized"}, status=401)
+        return web.Response(text="one\n")
+
+    async with kubelet(strict) as port, port.get() as response:
+        assert (response.status, await response.text()) in (
+            (200, "one\n"),
+            (500, "peer peer refuses vnode: Unauthorized"),
+        )
+        assert response.status == status
+    assert asked == ["Bearer 0", "Bearer 1"]
+
+
 async def test_a_refused_certificate_request_is_one_line_in_the_log_and_the_port_serves_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -24,16 +24,18 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: S
 
 
 class Peer:
-    """Credentials of a raw TLS peer."""
+    """Credentials of a raw TLS peer; a new token for each that is refused."""
 
     def __init__(self, port: int) -> None:
-        self._connection = Connection(f"https://127.0.0.1:{port}", trusting(), {"Authorization": "Bearer ours"})
+        self._server = f"https://127.0.0.1:{port}"
+        self._tls = trusting()
+        self.refused = 0
 
     async def current(self) -> Connection:
-        return self._connection
+        return Connection(self._server, self._tls, {"Authorization": f"Bearer ours{self.refused or ''}"})
 
     def rejected(self, connection: Connection) -> None:
-        raise AssertionError("nobody refused a credential")
+        self.refused += 1
 
 
 @contextlib.asynccontextmanager
@@ -213,13 +215,25 @@ async def test_the_request_goes_on_translated_and_without_who_asked() -> None:
     ]
 
 
+def status_json(code: int) -> bytes:
+    """What an apiserver answers by itself."""
+    body = b'{"kind":"Status","message":"said the apiserver"}'
+    head = f"HTTP/1.1 {code} No\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "text"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone and more", "404", "gone"),
-        (b"HTTP/1.1 500 Oh\r\n\r\nuntil the end", "500", "until the end"),
-        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "500", "peer edge refuses vnode: no"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "500", "peer edge gave no upgrade but status 200"),
+        (b"HTTP/1.1 500 Oh\r\n\r\nuntil the end of web-1_shop-home", "500", "until the end of web-1_shop"),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "403", "no"),
+        (status_json(403), "500", "peer edge refuses vnode: said the apiserver"),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nwho", "500", "peer edge refuses vnode: who"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "500", "the peer gave no upgrade but status 200"),
+        (status_json(404), "404", "pod does not exist"),
+        (status_json(400), "500", 'container not found ("app")'),
+        (status_json(500), "500", "said the apiserver"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "500", "peer edge does not answer"),
         (b"", "500", "peer edge does not answer"),
         (b"HTTP/1.1 101 " + b"x" * 200_000, "500", "peer edge does not answer"),
@@ -236,13 +250,32 @@ async def test_what_is_no_upgrade_is_told_to_who_asked(answer: bytes, code: str,
         assert (await reader.readexactly(len(text))).decode() == text
 
 
+async def test_a_refused_credential_is_renewed_and_the_peer_asked_once_more() -> None:
+    asked: list[bytes] = []
+
+    async def strict(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (token,) = (line for line in head.split(b"\r\n") if line.startswith(b"Authorization: "))
+        asked.append(token)
+        if token.endswith(b"ours"):
+            writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nold")
+        else:
+            await echo(head, reader, writer)
+
+    async with kubelet(strict) as port, dialled(port) as (reader, writer), asyncio.timeout(10):
+        await upgraded(reader)
+        writer.write(b"here")
+        assert await reader.readexactly(4) == b"here"
+    assert asked == [b"Authorization: Bearer ours", b"Authorization: Bearer ours1"]
+
+
 @pytest.mark.parametrize(
     ("path", "upgrade", "code"),
     [
-        (EXEC, "h2c", 400),
+        (EXEC, "h2c", 500),
         ("/exec/shop/web-1/app?command=id", "SPDY/3.1", 400),
         ("/portForward/shop/web-1?port=80,x", "websocket", 400),
-        ("/attach/shop/web-1/u-2/app?output=1", "SPDY/3.1", 404),
+        ("/attach/shop/web-1/u-2/app?output=1", "SPDY/3.1", 500),
+        ("/portForward/shop/web-1/u-2", "SPDY/3.1", 404),
     ],
 )
 async def test_a_bad_request_is_refused_before_the_peer_hears_of_it(path: str, upgrade: str, code: int) -> None:

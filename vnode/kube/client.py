@@ -94,8 +94,10 @@ class Client:
             session, self._session = self._session, None
             await session.close()
 
-    async def connection(self) -> Connection:
-        """The connection requests use now, for those who must dial themselves (streams, addresses)."""
+    async def connection(self, instead_of: Connection | None = None) -> Connection:
+        """The connection requests use now, for those who dial themselves; maybe for one that was not accepted."""
+        if instead_of is not None:
+            self._credentials.rejected(instead_of)
         return await self._credentials.current()
 
     async def get(self, resource: Resource, key: Key, *, subresource: str = "", params: Params = ()) -> bytes:  # type: ignore[assignment]
@@ -225,7 +227,6 @@ class Client:
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
-                auto_decompress=True,
                 timeout=aiohttp.ClientTimeout(total=None),
             )
         query = f"?{urlencode(params if isinstance(params, list) else dict(params))}" if params else ""
@@ -258,9 +259,8 @@ class Client:
             return error
         if isinstance(error, ssl.SSLError | aiohttp.ClientConnectorSSLError):
             self._credentials.rejected(connection)  # a client certificate past its end looks like this
-        detail = str(error) or type(error).__name__
         kind = Idle if isinstance(error, aiohttp.SocketTimeoutError) else Unavailable
-        return kind(f"{connection.server}: {detail}")
+        return kind(f"{connection.server}: {str(error) or type(error).__name__}")
 
     def _count(self, verb: str, resource: Resource, code: int) -> None:
         self._metrics.kube_requests.labels(self.side, verb, resource.plural, str(code)).inc()

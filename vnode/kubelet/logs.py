@@ -16,7 +16,7 @@ from aiohttp import web
 
 from vnode.errors import ApiError, NotFound, Rejected, Unauthorized
 from vnode.kube.client import PODS, REQUEST_LIMIT_S
-from vnode.kubelet.request import Call, Located, Refused, unanswered
+from vnode.kubelet.request import Call, Locate, Located, Refused, find, unanswered
 
 log = logging.getLogger(__name__)
 
@@ -64,22 +64,16 @@ def log_params(query: str, container: str) -> dict[str, str]:
     return params
 
 
-async def serve_logs(request: web.BaseRequest, call: Call, located: Located) -> web.StreamResponse:
+async def serve_logs(request: web.BaseRequest, call: Call, locate: Locate) -> web.StreamResponse:
     """Answer with the log until its end. Raises `Refused` when there is none, ConnectionError when an end is lost."""
     params = log_params(request.rel_url.raw_query_string, call.container)
-    follow = "follow" in params
-    idle_s = FOLLOW_IDLE_S if follow else READ_IDLE_S
-    # A kubelet sends the head of a followed log at once; KWOK, and other kubelets that are none, with the first line.
-    head_s = FOLLOW_IDLE_S if follow else REQUEST_LIMIT_S
+    located = find(locate, call)
     response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-    here = True
     try:
-        async with located.client.stream(
-            "log", PODS, PODS.path(located.key, "log"), params, accept="*/*", idle_s=idle_s, head_s=head_s
-        ) as content:
-            here = await _sent(response, request, b"")
-            while here and (chunk := await content.readany()):
-                here = await _sent(response, request, chunk)
+        try:
+            here = await _pass_on(response, request, located, params)
+        except Unauthorized:  # nothing was passed on yet, and the client renews its credential
+            here = await _pass_on(response, request, located, params)
     except ApiError as error:
         if not response.prepared:
             raise refusal(error, call, located.client.side) from error
@@ -89,6 +83,23 @@ async def serve_logs(request: web.BaseRequest, call: Call, located: Located) -> 
         raise ConnectionError("the reader is gone")
     await response.write_eof()
     return response
+
+
+async def _pass_on(
+    response: web.StreamResponse, request: web.BaseRequest, located: Located, params: dict[str, str]
+) -> bool:
+    """Send the peer's log to its end; False when our reader left before it. Raises `ApiError`."""
+    follow = "follow" in params
+    idle_s = FOLLOW_IDLE_S if follow else READ_IDLE_S
+    # A kubelet sends the head of a followed log at once; KWOK, and other kubelets that are none, with the first line.
+    head_s = FOLLOW_IDLE_S if follow else REQUEST_LIMIT_S
+    async with located.client.stream(
+        "log", PODS, PODS.path(located.key, "log"), params, accept="*/*", idle_s=idle_s, head_s=head_s
+    ) as content:
+        here = await _sent(response, request, b"")
+        while here and (chunk := await content.readany()):
+            here = await _sent(response, request, chunk)
+    return here
 
 
 async def _sent(response: web.StreamResponse, request: web.BaseRequest, chunk: bytes) -> bool:
@@ -111,6 +122,8 @@ def refusal(error: ApiError, call: Call, side: str) -> Refused:
     message = error.message[:MAX_MESSAGE]
     if isinstance(error, Unauthorized) or error.code == 403:
         return Refused(500, f"peer {side} refuses vnode: {message}")
+    if message == f"container {call.container} is not valid for pod {call.pod}":  # the apiserver's own words
+        return Refused(404, f'container "{call.container}" not found in pod "{call.pod}"')
     if isinstance(error, Rejected):
         return Refused(400, message)
     if error.code:

@@ -74,14 +74,21 @@ class Located(NamedTuple):
 
 
 class NotStarted(Exception):
-    """The Pod has no mirror: there is nothing to ask at the peer, and what is in its place there is not ours."""
+    """The Pod has no mirror, or one without a node: nothing runs. What is in its place at the peer may not be ours.
+
+    `reason` is that of a kubelet's waiting container.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Locate(Protocol):
     """Finds Pods of one virtual node by their home name; answers from memory."""
 
     def __call__(self, namespace: str, pod: str) -> Located | None:
-        """None when no such Pod is bound to this node. Raises `NotStarted` when it is, and has no mirror (yet)."""
+        """None when no such Pod is bound to this node. Raises `NotStarted` when it is, and does not run (yet)."""
 
 
 class Bound(NamedTuple):
@@ -135,19 +142,42 @@ def label(path: str) -> str:
 
 
 def find(locate: Locate, call: Call) -> Located:
-    """The Pod a call is about. Raises `Refused` (404) for a Pod of another node, or none, or one of another UID."""
+    """The Pod a call is about. Raises `Refused` for a Pod of another node, or none, or one of another UID, or idle."""
     try:
         located = locate(call.namespace, call.pod)
-    except NotStarted:
-        # The words of a kubelet whose Pod waits for its containers (`kubelet_pods.go`, validateContainerLogStatus).
-        waiting = f'container "{call.container}" in pod "{call.pod}" is waiting to start: ContainerCreating'
-        raise Refused(400, waiting if call.container else f'pod "{call.pod}" is waiting to start') from None
-    if located is None or (call.uid and call.uid != located.uid):
-        # The kubelet has two wordings: getContainerLogs's, and the one of all others.
-        raise Refused(
-            404, f'pod "{call.pod}" does not exist' if call.route == "containerLogs" else "pod does not exist"
-        )
+    except NotStarted as idle:
+        raise not_running(call, idle.reason) from None
+    if located is None:
+        raise no_such_pod(call)
+    if call.uid and call.uid != located.uid:
+        raise other_uid(call)
     return located
+
+
+def no_such_pod(call: Call) -> Refused:
+    """The kubelet has two wordings: getContainerLogs's, and the one of all others."""
+    return Refused(404, f'pod "{call.pod}" does not exist' if call.route == "containerLogs" else "pod does not exist")
+
+
+def other_uid(call: Call) -> Refused:
+    """As a kubelet for attach and port-forward; for exec it would run the command in a Pod that was not meant."""
+    if call.route == "portForward":
+        return Refused(404, "pod not found")
+    return Refused(500, f"pod {call.pod}_{call.namespace} not found")
+
+
+def not_running(call: Call, reason: str = "ContainerCreating") -> Refused:
+    """The answer of a kubelet whose Pod has no such container running (`kubelet_pods.go`, GetExec and its like)."""
+    match call.route:
+        case "containerLogs":
+            waiting = f'container "{call.container}" in pod "{call.pod}" is waiting to start: {reason}'
+            return Refused(400, waiting)
+        case "exec":
+            return Refused(500, f'container not found ("{call.container}")')
+        case "attach":
+            return Refused(500, f"container {call.container} not found in pod {call.pod}_{call.namespace}")
+        case _:
+            return Refused(500, f'pod not found ("{call.pod}_{call.namespace}")')
 
 
 def unanswered(side: str, error: Exception) -> Refused:

@@ -25,7 +25,7 @@ from vnode.kubelet.certificate import Chain, ServingCertificate
 from vnode.kubelet.current import Current
 from vnode.kubelet.logs import serve_logs
 from vnode.kubelet.reports import Reports
-from vnode.kubelet.request import REPORTS, Locate, Refused, find, label, parse
+from vnode.kubelet.request import REPORTS, Locate, Refused, label, parse
 from vnode.kubelet.splice import cut
 from vnode.kubelet.streams import Streams
 from vnode.telemetry.metrics import Metrics
@@ -212,9 +212,9 @@ class KubeletServer:
             case report if report in REPORTS:
                 return await self._reports.serve(request, report)
             case "containerLogs":
-                return await serve_logs(request, call, find(self._locate, call))
+                return await serve_logs(request, call, self._locate)
             case _:
-                return await self._streams.serve(request, call, find(self._locate, call))
+                return await self._streams.serve(request, call, self._locate)
 
 
 def listening_socket(address: str, port: int) -> socket.socket:

@@ -1,13 +1,15 @@
 """exec, attach and port-forward: the upgrade request goes on to the peer's apiserver, then the two are spliced.
 
 SPDY/3.1 and WebSocket alike, neither understood here: sub-protocols, exit codes, terminal sizes and ports are between
-kubectl and the peer. Query names are translated from the kubelet's to the apiserver's; refusals of the peer come back
-as they are. Called by `server`, which owns the one `Streams` of a node.
+kubectl and the peer. Query names are translated from the kubelet's to the apiserver's; refusals of the peer's kubelet
+come back as they are but for the Pod's name, those of its apiserver in a kubelet's words. Called by `server`, which
+owns the one `Streams` of a node.
 """
 
 import asyncio
 import http.client
 import io
+import ssl
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qs, urlencode
@@ -15,11 +17,12 @@ from urllib.parse import parse_qs, urlencode
 from aiohttp import web
 from yarl import URL
 
-from vnode.errors import ApiError
-from vnode.kube.client import PODS
+from vnode.errors import ApiError, Unauthorized, Unavailable
+from vnode.kube.client import JSON, PODS, error_of
 from vnode.kube.credentials import Connection
 from vnode.kube.keepalive import keep_alive
-from vnode.kubelet.request import Call, Located, Refused, unanswered
+from vnode.kube.objects import Key
+from vnode.kubelet.request import Call, Locate, Refused, find, no_such_pod, not_running, unanswered
 from vnode.kubelet.splice import Leg, splice
 from vnode.names import USER_AGENT
 
@@ -40,52 +43,29 @@ class Streams:
     def __init__(self) -> None:
         self._open = 0
 
-    async def serve(self, request: web.BaseRequest, call: Call, located: Located) -> web.StreamResponse:
-        """Answer as the peer does, and stay until the session is over. Raises `Refused`, `ApiError`."""
+    async def serve(self, request: web.BaseRequest, call: Call, locate: Locate) -> web.StreamResponse:
+        """Answer as the peer does, and stay until the session is over. Raises `Refused`."""
         params = stream_params(call, request.rel_url.raw_query_string)
+        located = find(locate, call)
         headers = passed_on(request.headers.items())
         if self._open >= MAX_SESSIONS:
             raise Refused(503, "too many open streams on this node")
+        target = f"{PODS.path(located.key, _SUBRESOURCES[call.route])}?{urlencode(params)}"
+        client = located.client
         self._open += 1
         try:
+            connection = await client.connection()
             try:
-                connection = await located.client.connection()
-            except ApiError as error:
-                raise unanswered(located.client.side, error) from error
-            path = PODS.path(located.key, _SUBRESOURCES[call.route])
-            target = URL(f"{connection.server}{path}?{urlencode(params)}", encoded=True)
-            head = request_head(request.method, target, [*headers, *connection.headers.items()])
-            peer = Leg()
-            try:
-                return await self._ask(request, peer, connection, target, head, located.client.side)
-            finally:
-                peer.abort()
+                return await _serve(request, call, located.key, connection, target, headers)
+            except Unauthorized:  # nothing was passed on yet
+                connection = await client.connection(instead_of=connection)
+                return await _serve(request, call, located.key, connection, target, headers)
+        except ApiError as error:
+            if error.code in (401, 403):
+                raise Refused(500, f"peer {client.side} refuses vnode: {error.message}") from error
+            raise unanswered(client.side, error) from error
         finally:
             self._open -= 1
-
-    async def _ask(
-        self, request: web.BaseRequest, peer: Leg, connection: Connection, target: URL, head: bytes, side: str
-    ) -> web.StreamResponse:
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT_S):
-                await _dial(peer, connection, target)
-                peer.write(head)
-                answer = await peer.head
-                status, fields = parse_head(answer)
-        except (OSError, TimeoutError, ValueError) as error:  # ssl's errors are OSErrors
-            raise unanswered(side, error) from error
-        if status == 101:
-            return await _switch(request, peer, answer)
-        if status in (401, 403):
-            text = (await _refusal(peer, fields)).decode(errors="replace")
-            raise Refused(500, f"peer {side} refuses vnode: {text[:4096]}")
-        if status < 400:
-            raise Refused(500, f"peer {side} gave no upgrade but status {status}")
-        body = await _refusal(peer, fields)
-        content_type = fields.get("content-type", "text/plain")
-        response = web.Response(status=status, body=body, headers={"Content-Type": content_type})
-        response.force_close()
-        return response
 
 
 def stream_params(call: Call, query: str) -> list[tuple[str, str]]:
@@ -96,11 +76,13 @@ def stream_params(call: Call, query: str) -> list[tuple[str, str]]:
     """
     given = parse_qs(query, keep_blank_values=True)
     if call.route == "portForward":
-        ports = [port for value in given.get("port", ()) for port in value.split(",")]
-        for port in ports:
-            if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
-                raise Refused(400, f'unable to parse "{port[:20]}" as a port')
-        return [("ports", port) for port in ports]
+        ports = [(port, value[:64]) for value in given.get("port", ()) for port in value.split(",")]
+        for port, value in ports:
+            if not (port.isascii() and port.isdecimal() and int(port[:6]) < 65536):
+                raise Refused(400, f'unable to parse "{value}" as a port')
+            if int(port) < 1:
+                raise Refused(400, f'port "{value}" must be > 0')
+        return [("ports", port) for port, _ in ports]
     wanted = [(name, "true") for ours, name in _STREAMS.items() if given.get(ours, [""])[0] == "1"]
     if ("tty", "true") in wanted and ("stderr", "true") in wanted:
         wanted.remove(("stderr", "true"))  # a terminal has one output
@@ -113,7 +95,7 @@ def stream_params(call: Call, query: str) -> list[tuple[str, str]]:
 def passed_on(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers that go on to the peer: the upgrade and its sub-protocols, and nothing that says who asks.
 
-    Raises `Refused` (400) for what is no upgrade.
+    Raises `Refused` for what is no upgrade, with the code that a kubelet's proxy gives it.
     """
     kept = []
     for name, value in headers:
@@ -123,7 +105,7 @@ def passed_on(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         if name.lower() in _PASSED_ON or name.lower().startswith("sec-websocket-"):
             kept.append((name, value))
     if {value.lower() for name, value in kept if name.lower() == "upgrade"} not in ({"spdy/3.1"}, {"websocket"}):
-        raise Refused(400, "Upgrade request required")
+        raise Refused(500, "Upgrade request required\n")
     if not any(name.lower() == "user-agent" for name, _ in kept):
         kept.append(("User-Agent", USER_AGENT))
     return [("Connection", "Upgrade"), *kept]
@@ -151,16 +133,68 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
     return int(status), {name.lower(): value for name, value in fields.items()}
 
 
-async def _dial(peer: Leg, connection: Connection, target: URL) -> None:
+async def _serve(
+    request: web.BaseRequest,
+    call: Call,
+    remote: Key,
+    connection: Connection,
+    target: str,
+    headers: list[tuple[str, str]],
+) -> web.StreamResponse:
+    """Answer as the peer does, which is asked by `connection`. Raises `ApiError` while nothing is passed on yet."""
+    peer = Leg()
+    try:
+        try:
+            url = URL(f"{connection.server}{target}", encoded=True)
+            head = request_head(request.method, url, [*headers, *connection.headers.items()])
+            answer = await _ask(peer, connection, url, head)
+            status, fields = parse_head(answer)
+        except ssl.SSLError as error:  # a client certificate past its end looks like this
+            raise Unauthorized(str(error)) from error
+        except (OSError, TimeoutError, ValueError) as error:
+            raise Unavailable(str(error)) from error
+        if status == 101:
+            return await _switch(request, peer, answer)
+        body, content_type = await _refusal(peer, fields), fields.get("content-type", "text/plain")
+        by_apiserver = content_type.partition(";")[0] == JSON  # a kubelet refuses in plain text
+        if status == 401 or (status == 403 and by_apiserver):
+            raise error_of(status, body)
+        if status < 400:
+            raise Refused(500, f"the peer gave no upgrade but status {status}")
+        if by_apiserver:
+            raise apiserver_refusal(status, body, call)
+        # The peer's kubelet knows the Pod by its full name there.
+        body = body.replace(f"{remote.name}_{remote.namespace}".encode(), f"{call.pod}_{call.namespace}".encode())
+        response = web.Response(status=status, body=body, headers={"Content-Type": content_type})
+        response.force_close()
+        return response
+    finally:
+        peer.abort()
+
+
+async def _ask(peer: Leg, connection: Connection, url: URL, head: bytes) -> bytes:
+    """Dial, send the request, and return the head of the answer."""
     if connection.proxy:
         raise OSError("its proxy does not carry streams")
-    assert target.host is not None
-    assert target.port is not None
-    name = (connection.server_name or target.host) if connection.tls is not None else None
-    transport, _ = await asyncio.get_running_loop().create_connection(
-        lambda: peer, target.host, target.port, ssl=connection.tls, server_hostname=name
-    )
-    keep_alive(transport.get_extra_info("socket"))
+    assert url.host is not None
+    assert url.port is not None
+    name = (connection.server_name or url.host) if connection.tls is not None else None
+    async with asyncio.timeout(ANSWER_LIMIT_S):
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: peer, url.host, url.port, ssl=connection.tls, server_hostname=name
+        )
+        keep_alive(transport.get_extra_info("socket"))
+        peer.write(head)
+        return await peer.head
+
+
+def apiserver_refusal(status: int, body: bytes, call: Call) -> Refused:
+    """What a kubelet says where the peer's apiserver refuses by itself: its Status knows the Pod by another name."""
+    if status == 404:
+        return no_such_pod(call)
+    if status == 400:  # the Pod has no such container, or no node
+        return not_running(call)
+    return Refused(status, error_of(status, body).message)
 
 
 async def _refusal(peer: Leg, fields: dict[str, str]) -> bytes:

@@ -18,8 +18,8 @@ from vnode.kube.objects import JsonDict, Object, timestamp
 from vnode.node.capacity import Capacity, PeerNode
 from vnode.node.images import Image, common_images, images_json, read_images
 
-# Lets the apiserver hand WebSockets through to us; `kubelet.streams` wants them translated.
-_WITHHELD: Final = frozenset({"ExtendWebSocketsToKubelet"})
+# Has home's apiserver hand WebSockets through to us, and so to the peer's: its nodes' word on it means nothing here.
+_WEB_SOCKETS: Final = "ExtendWebSocketsToKubelet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def peer_facts(version: str, nodes: Iterable[PeerNode]) -> PeerFacts:
         all_say("osImage"),
         all_say("kernelVersion"),
         all_say("containerRuntimeVersion"),
-        tuple(sorted(frozenset.intersection(*(node.features for node in nodes)) - _WITHHELD)),
+        tuple(sorted(frozenset.intersection(*(node.features for node in nodes)) - {_WEB_SOCKETS})),
         common_images(node.images for node in nodes),
     )
 
@@ -103,7 +103,7 @@ def shown_facts(node: Object) -> PeerFacts:
         info.get("osImage", ""),
         info.get("kernelVersion", ""),
         info.get("containerRuntimeVersion", ""),
-        tuple(status.get("declaredFeatures") or ()),
+        tuple(feature for feature in status.get("declaredFeatures") or () if feature != _WEB_SOCKETS),
         read_images(status.get("images")),
     )
 
@@ -144,7 +144,7 @@ def wanted_node(
     status: JsonDict = {
         "addresses": [{"type": "InternalIP", "address": address}],
         "nodeInfo": _node_info(spec, identity, facts),
-        "declaredFeatures": list(facts.features),
+        "declaredFeatures": sorted([*facts.features, *([_WEB_SOCKETS] if spec.node.webSockets == "passed" else [])]),
     }
     if facts.images:
         status["images"] = images_json(facts.images)

@@ -269,7 +269,7 @@ class Session:
             return None
         place, local = found
         if place is None:
-            raise NotStarted
+            raise NotStarted("PodInitializing" if local.spec().get("initContainers") else "ContainerCreating")
         return Located(self._peer, place, local.uid)
 
     def _bound(self) -> Iterable[Bound]:

@@ -92,7 +92,7 @@ class PodController:
             self._say_needs(local)
 
     def locate(self, namespace: str, name: str) -> tuple[Key | None, Object] | None:
-        """A Pod of this node, and the key of its own mirror: None while there is none. None if it is not our Pod.
+        """A Pod of this node, and the key of its own mirror: None while there is none with a node. None if not our Pod.
 
         Never a place where the mirror merely should be: somebody else's Pod may be there.
         """
@@ -100,7 +100,7 @@ class PodController:
         if local is None:
             return None
         mirror = self._mirrors.own(local)
-        return (mirror.key if mirror else None), local
+        return (mirror.key if mirror and mirror.spec().get("nodeName") else None), local
 
     def pairs(self) -> Iterator[tuple[Object, Object | None]]:
         """Every Pod of this node, with the mirror that stands for it and no other of its name."""
