@@ -48,3 +48,12 @@ async def _follow_many(kubeconfig: Path, namespace: str, pod: str, followers: in
         return [lag for task in tasks for lag in task.result()]
     finally:
         await client.close()
+        await _let_go()
+
+
+async def _let_go() -> None:
+    """Return when every connection is closed, which aiohttp does not wait for: what is left is the loop's own pipe."""
+    files = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    async with asyncio.timeout(30):
+        while len(files.get_map()) > 1:  # noqa: ASYNC110 - what is waited for knows no event
+            await asyncio.sleep(0.01)

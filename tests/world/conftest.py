@@ -129,6 +129,19 @@ def vnode(home: Cluster, peer_a: Cluster, peer_b: Cluster, tmp_path_factory: pyt
     process.stop()
 
 
+@pytest.fixture(scope="session")
+def real_vnode(home: Cluster, real_peer: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vnode]:
+    """`vnode run` with two nodes for the peer with a real node: edge-real, and edge-ws, which gets WebSockets as such.
+
+    The remote namespaces of edge-ws are `NAMESPACE-ws`.
+    """
+    passed = {"node": {"webSockets": "passed"}, "namespaces": {"template": "{namespace}-ws"}}
+    peers = [peer_config("edge-real", real_peer), peer_config("edge-ws", real_peer, **passed)]
+    process = Vnode(tmp_path_factory.mktemp("vnode-real"), home, peers).start()
+    yield process.wait_ready()
+    process.stop()
+
+
 @pytest.fixture
 def own_vnode(home: Cluster, tmp_path: Path) -> Iterator[Callable[..., Vnode]]:
     """Makes a vnode, not started yet, of one's own: `own_vnode(peer_config(...), ..., flags=[...])`.
@@ -178,6 +191,14 @@ def space(vnode: Vnode, peer_a: Cluster, new_space: Callable[..., Space]) -> Spa
     """A home namespace for one test whose Pods run at peer-a through edge-a."""
     assert "edge-a" in vnode.nodes
     made: Space = new_space(peer_a, "edge-a")
+    return made
+
+
+@pytest.fixture
+def real_space(real_vnode: Vnode, real_peer: Cluster, new_space: Callable[..., Space]) -> Space:
+    """A home namespace for one test whose Pods run in containers through edge-real."""
+    assert "edge-real" in real_vnode.nodes
+    made: Space = new_space(real_peer, "edge-real")
     return made
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vnode import names
+from vnode.devcluster.images import BUSYBOX
 
 Json = dict[str, Any]
 
@@ -48,6 +49,12 @@ def pod(
     """A bare Pod for that virtual node."""
     metadata = {"name": name, "labels": labels or {}, "annotations": annotations or {}, "finalizers": finalizers or []}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": placed(node, **spec)}
+
+
+def shell(script: str, **more: Any) -> Json:
+    """A container that runs `script`, for a peer with a real node."""
+    command = ["sh", "-c", script]
+    return {"name": "main", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": command, **more}
 
 
 def bound(name: str, node: str, **more: Any) -> Json:

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from tests.expect import eventually
-from tests.world.manifests import deployment, pod
-from tests.world.test_real_node import shell
+from tests.world.manifests import deployment, pod, shell
 from tests.world.vnodes import Space, Vnode, peer_config
 from vnode.devcluster.cluster import Cluster
 from vnode.devcluster.metricsserver import MetricsServer

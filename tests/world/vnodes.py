@@ -7,7 +7,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +113,16 @@ class Vnode:
         if self in _running:
             _running.remove(self)
 
+    @contextmanager
+    def growing_less_than(self, mib: int) -> Iterator[None]:
+        """Its memory, at its peak within the block, is less than so much above what it was before (needs root)."""
+        proc = Path(f"/proc/{self._processes.pid('vnode')}")
+        (proc / "clear_refs").write_text("5")  # the peak counts from here
+        before = _memory(proc)
+        yield
+        grown = (_memory(proc) - before) >> 20
+        assert grown < mib, f"vnode grew by {grown} MiB"
+
     @property
     def log(self) -> str:
         """All that it wrote so far, over all starts."""
@@ -121,6 +132,11 @@ class Vnode:
     def log_lines(self) -> list[Json]:
         """The log's entries."""
         return [json.loads(line) for line in self.log.splitlines()]
+
+
+def _memory(proc: Path) -> int:
+    """The peak of a process's resident memory, in bytes."""
+    return 1024 * int((proc / "status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def log_tails(lines: int = 60) -> list[tuple[str, str]]:

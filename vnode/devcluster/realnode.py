@@ -182,6 +182,10 @@ class RealNode(Startable):
                     "makeIPTablesUtilChains": False,
                     "resolvConf": "",
                     "podLogsDir": str(self.directory / "pod-logs"),
+                    # Small and soon, or nobody would ever see a log rotate.
+                    "containerLogMaxSize": "4Mi",
+                    "containerLogMaxFiles": 3,
+                    "containerLogMonitorInterval": "3s",
                     "imageGCHighThresholdPercent": 100,
                     "evictionHard": {"memory.available": "1%"},
                     "registerNode": True,
