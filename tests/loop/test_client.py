@@ -291,6 +291,45 @@ async def test_after_a_failure_the_next_request_has_a_line_of_its_own() -> None:
         assert json.loads(await client.get(PODS, WEB)) == {"n": 1}
 
 
+async def test_after_a_request_timed_out_no_kept_connection_is_used_again() -> None:
+    """They were made before whatever is wrong now, and may all be dead; what is under way is left alone."""
+    script = [answer({}, delay_s=0.1), answer({}, delay_s=0.1), stream(b"log", Hang), stream(Hang), answer({})]
+    async with talking(script) as (client, server):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(client.get(PODS, WEB))
+        async with client.stream("get", PODS, PODS.path(WEB, "log"), {}) as content:
+            assert await content.readany() == b"log"
+            assert server.open == 2
+            with pytest.raises(Unavailable):
+                await client.get(PODS, WEB)
+            await soon(lambda: server.open == 1)  # the stream's
+            await client.get(PODS, WEB)
+            assert server.open == 2
+        await soon(lambda: server.open == 1)
+
+
+async def test_breaking_off_ends_what_waits_for_an_answer_and_no_stream() -> None:
+    async with (
+        talking([stream(b"one", 5.0, b"two"), stream(Hang)]) as (client, server),
+        client.stream("get", PODS, PODS.path(WEB, "log"), {}) as content,
+    ):
+        assert await content.readany() == b"one"
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(failed_with(client))
+            await soon(lambda: len(server.requests) == 2)
+            client.break_off()
+        assert isinstance(waiting.result(), Unavailable)
+        assert await content.readany() == b"two"
+
+
+async def failed_with(client: Client) -> ApiError:
+    """The error that a get of this client ends with."""
+    with pytest.raises(ApiError) as caught:
+        await client.get(PODS, WEB)
+    return caught.value
+
+
 async def test_a_name_that_no_thread_can_resolve_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*_: Any, **__: Any) -> None:
         raise RuntimeError("can't start new thread")

@@ -195,12 +195,27 @@ async def test_a_broken_stream_resumes_from_its_last_version_after_a_pause() -> 
     script = [
         listed(version=10),
         stream(line("ADDED", item("a", 11)), line("ADDED", item("b", 12))[:40], Cut),
+        listed(version=12),
         stream(line("ADDED", item("b", 12)), Hang),
     ]
     async with talking(script) as (client, server):
         assert await heard(client, 3) == ["listed  at 10", "a at 11", "b at 12"]
-    assert server.requests[2].params["resourceVersion"] == "11"
+    assert server.requests[2].params == {"limit": "1"}
+    assert server.requests[3].params["resourceVersion"] == "11"
     assert 0.05 < server.requests[2].at - server.requests[1].at < 0.5
+
+
+async def test_a_server_restored_from_a_backup_is_listed_anew() -> None:
+    script = [
+        listed(version=10),
+        stream(line("ADDED", item("a", 11)), Cut),
+        listed(version=7),
+        listed(item("b", 6), version=7),
+        stream(line("ADDED", item("c", 8)), Hang),
+    ]
+    async with talking(script) as (client, server):
+        assert await heard(client, 4) == ["listed  at 10", "a at 11", "listed b at 7", "c at 8"]
+    assert server.requests[4].params["resourceVersion"] == "7"
 
 
 async def test_a_silent_stream_is_given_up_after_the_idle_limit() -> None:
@@ -255,11 +270,12 @@ async def test_another_error_in_the_stream_is_waited_out_and_resumed() -> None:
     script = [
         listed(version=10),
         stream(line("ADDED", item("a", 11)), line("ERROR", broken)),
+        listed(version=11),
         stream(line("ADDED", item("b", 12)), Hang),
     ]
     async with talking(script) as (client, server):
         assert await heard(client, 3) == ["listed  at 10", "a at 11", "b at 12"]
-    assert server.requests[2].params["resourceVersion"] == "11"
+    assert server.requests[3].params["resourceVersion"] == "11"
 
 
 @pytest.mark.parametrize(
@@ -293,6 +309,7 @@ async def test_the_pause_grows_while_a_list_fails_and_is_short_again_after_a_suc
         *[failure(500) for _ in range(7)],
         listed(version=10),
         stream(line("ADDED", item("a", 11)), Cut),
+        listed(version=11),
         stream(line("ADDED", item("b", 12)), Hang),
     ]
     _, waits = await gaps(script, 3, 10)
@@ -355,10 +372,10 @@ async def test_lines_longer_than_any_buffer_arrive_whole() -> None:
 
 async def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "MAX_LINE", 100_000)
-    script = [listed(version=10), stream(*[b"x" * 50_000] * 4, Hang), stream(line("ADDED", item("a", 11)), Hang)]
-    async with talking(script) as (client, server):
+    endless, sound = stream(*[b"x" * 50_000] * 4, Hang), stream(line("ADDED", item("a", 11)), Hang)
+    async with talking([listed(version=10), endless, listed(version=10), sound]) as (client, server):
         assert await heard(client, 2) == ["listed  at 10", "a at 11"]
-    assert server.requests[2].params["resourceVersion"] == "10"
+    assert server.requests[3].params["resourceVersion"] == "10"
 
 
 async def test_a_last_line_without_its_end_is_not_believed() -> None:

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import msgspec
+from yarl import URL
 
 from vnode.kube.client import Client
 from vnode.kube.credentials import Connection
+from vnode.kube.pool import Pool
 from vnode.telemetry.metrics import Metrics
 
 Handler = Callable[[str, str, Any], Awaitable["Answer"]]  # method, path, decoded body
@@ -52,7 +54,7 @@ class Wire(Client):
 
     def __init__(self, handler: Handler, resolve_s: float = 0.0) -> None:
         super().__init__(self, "wire", Metrics())
-        self._handler = handler
+        self._pool = _Seam(handler)
         self.resolve_s = resolve_s
 
     async def current(self) -> Connection:
@@ -62,9 +64,24 @@ class Wire(Client):
     def rejected(self, connection: Connection) -> None:
         """A credential that never changes."""
 
-    async def _send(self, method: str, connection: Connection, path: str, params: Any, data: Any, *_: Any) -> Any:
-        watching = "&watch" if "watch" in dict(params or {}) else ""
-        return await self._handler(method, path + watching, None if data is None else msgspec.json.decode(data))
+
+class _Seam(Pool):
+    """Connections to `handler`."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def send(
+        self, method: str, _: Connection, url: URL, _accept: str, _idle: Any, data: Any = None, *_more: Any
+    ) -> Any:
+        """The handler's answer."""
+        watching = "&watch" if "watch" in url.query else ""
+        return await self._handler(method, url.path + watching, None if data is None else msgspec.json.decode(data))
 
 
 @asynccontextmanager

@@ -17,13 +17,12 @@ from yarl import URL
 
 from vnode.errors import ApiError, Conflict, Gone, Idle, NotFound, Rejected, TooLong, Unauthorized, Unavailable
 from vnode.kube.credentials import Connection, Credentials
-from vnode.kube.keepalive import kept_alive
 from vnode.kube.objects import Json, JsonDict, Key
-from vnode.names import FIELD_MANAGER, USER_AGENT
+from vnode.kube.pool import Pool
+from vnode.names import FIELD_MANAGER
 from vnode.telemetry.metrics import Metrics
 
 REQUEST_LIMIT_S: Final = 30.0
-CONNECT_LIMIT_S: Final = 15.0
 MAX_BODY: Final = 64 * 2**20  # one answer; a page of 500 Pods is about 7 MiB
 MAX_ERROR_BODY: Final = 64 * 2**10
 
@@ -84,15 +83,28 @@ class Client:
 
     def __init__(self, credentials: Credentials, side: str, metrics: Metrics) -> None:
         self._credentials = credentials
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = Pool()
+        self._limits: set[asyncio.Timeout] = set()  # of the requests that wait for their answer
         self.side = side
         self._metrics = metrics
 
     async def close(self) -> None:
         """Close every connection. The client may be used again afterwards."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        await self._pool.close()
+
+    async def renew_connections(self) -> None:
+        """Use those there are for nothing new: they seem to be dead. What is under way on them goes on."""
+        await self._pool.retire()
+
+    def break_off(self) -> None:
+        """End every request that waits for its answer, as `Unavailable`: the server is back, but they may not know it.
+
+        Streams go on.
+        """
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(now)
 
     async def connection(self, instead_of: Connection | None = None) -> Connection:
         """The connection requests use now, for those who dial themselves; maybe for one that was not accepted."""
@@ -166,16 +178,17 @@ class Client:
         connection = await self._credentials.current()
         code = 0
         try:
-            async with asyncio.timeout(head_s):
-                response = await self._send("GET", connection, path, params, None, JSON, accept, idle_s)
-            code = response.status
-            self._count(verb, resource, code)
-            try:
-                async with asyncio.timeout(REQUEST_LIMIT_S):  # a refusal's body comes soon or not at all
-                    await self._raise_for(response, connection)
-                yield response.content
-            finally:
-                response.close()  # not released: an unread body never goes back to the pool
+            async with self._pool.use() as generation:
+                async with asyncio.timeout(head_s):
+                    response = await generation.send("GET", connection, _url(connection, path, params), accept, idle_s)
+                code = response.status
+                self._count(verb, resource, code)
+                try:
+                    async with asyncio.timeout(REQUEST_LIMIT_S):  # a refusal's body comes soon or not at all
+                        await self._raise_for(response, connection)
+                    yield response.content
+                finally:
+                    response.close()  # not released: an unread body never goes back to the pool
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if code == 0:
                 self._count(verb, resource, code)
@@ -196,55 +209,26 @@ class Client:
     ) -> bytes:
         connection = await self._credentials.current()
         data = msgspec.json.encode(body) if body is not None else None
-        code = 0
-        try:
-            async with asyncio.timeout(limit_s):
-                response = await self._send(method, connection, path, params, data, content_type, accept, limit_s)
-                async with response:
-                    code = response.status
-                    await self._raise_for(response, connection)
-                    return await _read(response, MAX_BODY)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._unavailable(error, connection) from error
-        finally:
-            self._count(verb, resource, code)
-
-    async def _send(
-        self,
-        method: str,
-        connection: Connection,
-        path: str,
-        params: Params | tuple[()],
-        data: bytes | None,
-        content_type: str,
-        accept: str,
-        idle_s: float | None,
-    ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=55, ttl_dns_cache=60, socket_factory=kept_alive
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": USER_AGENT},
-                timeout=aiohttp.ClientTimeout(total=None),
-            )
-        query = f"?{urlencode(params if isinstance(params, list) else dict(params))}" if params else ""
-        headers = {"Accept": accept, **connection.headers} | ({"Content-Type": content_type} if data else {})
-        try:
-            return await self._session.request(
-                method,
-                URL(f"{connection.server}{path}{query}", encoded=True),
-                data=data,
-                headers=headers,
-                ssl=connection.tls or False,
-                server_hostname=connection.server_name,
-                proxy=connection.proxy,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S, sock_read=idle_s),
-            )
-        except RuntimeError as error:  # the resolver's thread cannot be started: there are too many processes
-            raise OSError(str(error)) from error
+        code, limit = 0, asyncio.timeout(limit_s)
+        async with self._pool.use() as generation:
+            try:
+                async with limit:
+                    self._limits.add(limit)
+                    try:
+                        url = _url(connection, path, params)
+                        response = await generation.send(method, connection, url, accept, limit_s, data, content_type)
+                        async with response:
+                            code = response.status
+                            await self._raise_for(response, connection)
+                            return await _read(response, MAX_BODY)
+                    finally:
+                        self._limits.discard(limit)
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                if isinstance(error, TimeoutError):
+                    await self._pool.retire(generation)  # the next one is not to get the same dead connection
+                raise self._unavailable(error, connection) from error
+            finally:
+                self._count(verb, resource, code)
 
     async def _raise_for(self, response: aiohttp.ClientResponse, connection: Connection) -> None:
         if response.status < 300:
@@ -264,6 +248,11 @@ class Client:
 
     def _count(self, verb: str, resource: Resource, code: int) -> None:
         self._metrics.kube_requests.labels(self.side, verb, resource.plural, str(code)).inc()
+
+
+def _url(connection: Connection, path: str, params: Params | tuple[()]) -> URL:
+    query = f"?{urlencode(params if isinstance(params, list) else dict(params))}" if params else ""
+    return URL(f"{connection.server}{path}{query}", encoded=True)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int, *, cut: bool = False) -> bytes:

@@ -1,8 +1,9 @@
 """`follow`: list and watch of one resource as one endless iterator.
 
-What none of the libraries does (`python.md` section 3): pages, bookmarks, 410 by status and by ERROR event,
-`Retry-After`, jittered backoff, an idle limit against half-open connections, and an immediate resume after a
-stream that simply ended (a busy apiserver closes watches all the time). Used by `runtime.informer`.
+What none of the libraries does (`python.md` section 3): pages, bookmarks, 410 by status and by ERROR event, a server
+that was restored from a backup, `Retry-After`, jittered backoff, an idle limit against half-open connections, and an
+immediate resume after a stream that simply ended (a busy apiserver closes watches all the time). Used by
+`runtime.informer`.
 """
 
 import asyncio
@@ -122,6 +123,12 @@ class Source:
             params["continue"] = more
             await asyncio.sleep(0)  # a page takes milliseconds to decode: let the others run between two
 
+    async def version(self) -> int:
+        """The collection's version now, by the cheapest request there is."""
+        accept = METADATA_LIST if self.metadata_only else JSON
+        page = await self.client.list_page(self.resource, "", {**self.params, "limit": "1"}, accept)
+        return version_number(parse_list(page)[1])
+
     async def watch(self, since: int) -> AsyncIterator[tuple[str, Object]]:
         """Changes after `since`, BOOKMARKs included, until the server ends the stream.
 
@@ -184,10 +191,14 @@ async def follow(source: Source, backoff: Backoff) -> AsyncIterator[Event]:
     what it holds (`runtime.store`) misses nothing.
     """
     version: int | None = None
+    broke = False
     loop = asyncio.get_running_loop()
     while True:
         started, told, listed_now = loop.time(), False, version is None
         try:
+            if broke and version is not None and await source.version() < version:
+                version = None  # restored from a backup meanwhile: a watch from its future would stay silent
+            broke = False
             if version is None:
                 source.client._metrics.kube_lists.labels(source.client.side, source.resource.plural).inc()  # noqa: SLF001
                 listed = await source.list()
@@ -223,6 +234,7 @@ async def follow(source: Source, backoff: Backoff) -> AsyncIterator[Event]:
                     "delay_s": round(delay, 2),
                 },
             )
+            broke = True
             if not isinstance(error, ApiError):
                 version = None  # an event we could not read: the list is the way round it
             await asyncio.sleep(delay)
