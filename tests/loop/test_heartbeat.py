@@ -184,9 +184,13 @@ class Home:
         self.lease["metadata"] |= {"resourceVersion": "edited", "labels": {"a": "b"}}
 
 
-def lease_at(home: Home, uid: Callable[[], str]) -> Lease:
+def lease_at(home: Home, uid: Callable[[], str], returned: Callable[[], None] = lambda: None) -> Lease:
     start = datetime(2026, 5, 1, tzinfo=UTC)
-    return Lease(Wire(home.answer), "edge", uid, lambda: start + timedelta(seconds=asyncio.get_running_loop().time()))
+
+    def now() -> datetime:
+        return start + timedelta(seconds=asyncio.get_running_loop().time())
+
+    return Lease(Wire(home.answer), "edge", uid, now, returned)
 
 
 async def test_the_lease_is_read_once_and_written_each_ten_seconds() -> None:
@@ -240,3 +244,20 @@ async def test_home_away_for_half_a_minute_does_not_outlast_the_lease() -> None:
         home.away = False
         await asyncio.sleep(20)
     assert max(after - before for before, after in zip(home.written, home.written[1:], strict=False)) < 40
+
+
+async def test_homes_return_is_told_once_and_a_conflict_is_none() -> None:
+    home, returns = Home(), []
+    loop = asyncio.get_running_loop()
+    async with at_work(lease_at(home, lambda: "u1", lambda: returns.append(loop.time())).run()):
+        await asyncio.sleep(15)
+        home.edit()
+        await asyncio.sleep(20)
+        assert returns == []
+        home.away = True
+        await asyncio.sleep(60)
+        home.away = False
+        healed = loop.time()
+        await asyncio.sleep(60)
+    assert len(returns) == 1
+    assert returns[0] - healed < 16  # one try that hangs, and one pause

@@ -20,6 +20,7 @@ from vnode.node import manifest, patches
 from vnode.node.capacity import NOTHING
 from vnode.node.heartbeat import Lease, Probe, Verdict
 from vnode.node.manifest import Identity, Wanted
+from vnode.node.pace import Pace
 from vnode.node.view import PeerView
 from vnode.runtime.controller import Controller
 from vnode.runtime.informer import Informer
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S: Final = patches.REPORT_EVERY.total_seconds() + 1
 FOREIGN_LOOK_S: Final = 30.0
 CAPACITY_GAP_S: Final = 2.0
-WRITE_GAP_S: Final = 0.5  # somebody who undoes what we write meets us at most twice a second
 START_GRACE: Final = timedelta(seconds=30)  # a restart shorter than the Lease need not be seen
 VERSION_RETRY_S: Final = 10.0
 STOP_LIMIT_S: Final = 3.0
@@ -63,6 +63,7 @@ class NodeController:
         registers: Callable[[], bool],
         quotas: Informer | None = None,
         now: Callable[[], datetime] = utc_now,
+        home_returned: Callable[[Informer], None] = Informer.refresh,
     ) -> None:
         self.name = spec.node_name
         self.problem = ""  # why there is no Node of ours, for `/readyz` and the log
@@ -76,7 +77,7 @@ class NodeController:
         self._view = PeerView(
             peer, spec, nodes, others, lambda: self._queue.add_after(_CAPACITY, CAPACITY_GAP_S), quotas
         )
-        self._lease = Lease(home, self.name, lambda: self.uid, now)
+        self._lease = Lease(home, self.name, lambda: self.uid, now, lambda: home_returned(self._own))
         self.probe = Probe(peer, spec.name, self._heard, metrics)
         self._on_peer: list[Callable[[Verdict], None]] = []
         self._started = now()
@@ -85,7 +86,7 @@ class NodeController:
         self._removed = False
         self._at_rest = asyncio.Event()
         self._registered = asyncio.Event()
-        self._written_at = float("-inf")
+        self._pace = Pace(self.name)
         # What the apiserver, or a webhook of it, left out of our last write: not to be written again and again.
         self._in_vain: dict[str, Mapping[str, Any]] = {}
 
@@ -201,7 +202,7 @@ class NodeController:
             return None
         if self._removed or (self._stopped and node is None):
             return None
-        gap = self._written_at + WRITE_GAP_S - asyncio.get_running_loop().time()
+        gap = self._pace.wait_s()
         if gap > 0 and not self._stopped:
             return gap
         verdict = self.probe.verdict
@@ -259,7 +260,7 @@ class NodeController:
     async def _register(self) -> None:
         wanted = self._wanted(None)
         node = parse_object(await self._home.create(NODES, "", manifest.new_node(self.name, wanted, self._now())))
-        self._wrote(node)
+        self._wrote(node, {})
         log.info("node registered", extra={"peer": self._spec.name, "node": self.name, "uid": node.uid})
 
     async def _amend(self, node: Object) -> None:
@@ -268,7 +269,7 @@ class NodeController:
         if changes and changes != self._in_vain.get("metadata"):
             node = parse_object(await self._home.patch(NODES, key, patches.onto(node, changes), MERGE_PATCH))
             self._in_vain["metadata"] = patches.metadata_changes(node, wanted)
-            self._wrote(node)
+            self._wrote(node, changes)
         changes = patches.status_changes(node, wanted)
         if changes == self._in_vain.get("status"):
             changes = {}
@@ -277,12 +278,12 @@ class NodeController:
             answer = await self._home.patch(NODES, key, patch, STRATEGIC_PATCH, subresource="status")
             node = parse_object(answer)
             self._in_vain["status"] = patches.status_changes(node, wanted)
-            self._wrote(node)
+            self._wrote(node, changes)
             if any(condition["type"] == "Ready" for condition in changes.get("conditions", ())):
                 self._tell(wanted.conditions[-1])
 
-    def _wrote(self, node: Object) -> None:
-        self._written_at = asyncio.get_running_loop().time()
+    def _wrote(self, node: Object, changes: Mapping[str, Any]) -> None:
+        self._pace.wrote(changes)
         self._own.learn(node)
 
     def _tell(self, ready: manifest.Condition) -> None:

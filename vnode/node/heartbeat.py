@@ -38,26 +38,46 @@ _PATHS: Final = ("/readyz", "/livez", "/version")  # the first that our credenti
 
 
 class Lease:
-    """The Node's Lease, renewed each 10 s while `uid` gives the uid of a Node of ours ("" when there is none)."""
+    """The Node's Lease, renewed each 10 s while `uid` gives the uid of a Node of ours ("" when there is none).
 
-    def __init__(self, home: Client, name: str, uid: Callable[[], str], now: Callable[[], datetime]) -> None:
+    It is home's probe as well: `returned` is called, synchronously, when home answers after it did not.
+    """
+
+    def __init__(
+        self,
+        home: Client,
+        name: str,
+        uid: Callable[[], str],
+        now: Callable[[], datetime],
+        returned: Callable[[], None] = lambda: None,
+    ) -> None:
         self._home = home
         self._key = Key(LEASE_NAMESPACE, name)
         self._uid = uid
         self._now = now
+        self._returned = returned
         self._held: JsonDict | None = None
 
     async def run(self) -> None:
         """Renew until cancelled; failures are told and tried again, ever faster than the Lease runs out."""
         backoff = Backoff(base_s=0.2, cap_s=7.0)
+        silent = False
         while True:
             delay = RENEW_EVERY_S if self._uid() else 1.0  # soon after the Node is there, which asks nobody
             try:
                 async with asyncio.timeout(RENEW_LIMIT_S):
                     await self.renew()
                 backoff.reset()
+                if silent:
+                    silent = False
+                    self._returned()
             except (ApiError, TimeoutError) as error:
                 self._held = None
+                silent = (
+                    silent or isinstance(error, TimeoutError) or (isinstance(error, Unavailable) and not error.code)
+                )
+                if isinstance(error, TimeoutError):
+                    await self._home.renew_connections()
                 delay = backoff.next()
                 log.warning(
                     "lease not renewed", extra={"node": self._key.name, "error": str(error) or "no answer in time"}
