@@ -18,7 +18,7 @@ from vnode import names
 from vnode.kube.objects import Json, JsonDict, Key, Object, from_dict
 from vnode.kube.watch import Applied, Deleted, Event, Listed
 from vnode.pods.plan import Action, Create, DeleteRemote, Refuse, ReleaseLocal, Update, WriteStatus, plan
-from vnode.pods.status import TERMINAL, remote_condition_patch
+from vnode.pods.status import TERMINAL, remote_condition_patch, unready_patch
 from vnode.policy.route import local_key
 from vnode.runtime.store import Store
 
@@ -207,6 +207,7 @@ class World(RuleBasedStateMachine):
         """Killed and started: new stores, from new lists; what it saw go is forgotten."""
         self.lost: Object | None = None
         self.seen_to_run: set[str] = set()  # uids at home
+        self.away = False  # the peer does not answer
         self.answer: Callable[[], None] | None = None
         self.local, self.remote = Store(), Store()
         self._local_told(self.local.apply(self.home.listed()))
@@ -230,6 +231,26 @@ class World(RuleBasedStateMachine):
             self._local_told(self.local.apply(self.home.listed()))
 
     @rule()
+    def the_peer_falls_silent(self) -> None:
+        self.away = True
+        self._hear_answer()
+        self._say_that_nobody_knows()
+
+    @precondition(lambda self: self.away)
+    @rule()
+    def the_peer_answers_again(self) -> None:
+        self.away = False
+        self._remote_told(self.remote.apply(self.peer.listed()))
+
+    def _say_that_nobody_knows(self) -> None:
+        local = self.local.get(HOME)
+        # Only on the newest version of the Pod, as `pods.controller` writes: any other is a conflict.
+        if local and local.version == self.home.version and (patch := unready_patch(local, NOW)):
+            self._patch_home(patch, hears=True)
+            self._hear_answer()
+
+    @precondition(lambda self: not self.away)
+    @rule()
     def all_is_quiet_for_a_moment(self) -> None:
         self._hear_all()
         for _ in range(5):
@@ -238,8 +259,12 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def vnode_takes_a_step(self) -> None:
-        self._carry_out(self._plan())
+        if self.away:
+            self._say_that_nobody_knows()
+        else:
+            self._carry_out(self._plan())
 
+    @precondition(lambda self: not self.away)
     @rule()
     def vnode_is_killed_before_the_answer(self) -> None:
         self._carry_out(self._plan(), hears=False)
@@ -348,6 +373,7 @@ class World(RuleBasedStateMachine):
                 assert now.get("containerStatuses") == before.get("containerStatuses")
             if "startTime" in before:
                 assert now["startTime"] == before["startTime"]
+            assert now.get("observedGeneration", 0) >= before.get("observedGeneration", 0)
             counts = {entry["name"]: entry["restartCount"] for entry in now.get("containerStatuses") or ()}
             for entry in before.get("containerStatuses") or ():
                 assert counts[entry["name"]] >= entry["restartCount"]
@@ -362,6 +388,8 @@ class World(RuleBasedStateMachine):
             assert self.stands_for.setdefault(mirror.uid, origin) == origin
 
     def teardown(self) -> None:
+        if self.away:
+            self.the_peer_answers_again()
         for _ in range(60):
             if not self._settle():
                 break
@@ -380,6 +408,7 @@ class World(RuleBasedStateMachine):
         assert RANK[self.home.status["phase"]] >= RANK[self.peer.status["phase"]]
         here, there = (side.status.get("containerStatuses") or [{}] for side in (self.home, self.peer))
         assert here[0].get("ready") == there[0].get("ready"), "home shows an old state"
+        assert _ready(self.home.status) == _ready(self.peer.status), "Ready is not what it is at the peer"
         if not self.peer_refuses_edits:
             assert mirror.spec()["containers"] == from_dict(self.home.item).spec()["containers"]
             if "startTime" in self.peer.status:  # before that nobody waits for it
@@ -404,6 +433,10 @@ class World(RuleBasedStateMachine):
             self.job_controller_counts_the_pod()
             moved = True
         return moved
+
+
+def _ready(status: Json) -> str:
+    return next((str(entry["status"]) for entry in status.get("conditions") or () if entry["type"] == "Ready"), "")
 
 
 TestTheWorldComesToRest = World.TestCase

@@ -27,7 +27,16 @@ from tests.strategies import conditions, container_statuses, statuses, words
 from vnode import names
 from vnode.kube.objects import JsonDict, Object
 from vnode.pods.fields import STATUS
-from vnode.pods.status import TERMINAL, View, done, lost_patch, remote_condition_patch, started, status_patch
+from vnode.pods.status import (
+    TERMINAL,
+    View,
+    done,
+    lost_patch,
+    remote_condition_patch,
+    started,
+    status_patch,
+    unready_patch,
+)
 
 RANK = {"": 0, "Unknown": 0, "Pending": 1, "Running": 2, "Succeeded": 3, "Failed": 3}
 
@@ -326,6 +335,28 @@ def test_a_long_message_is_cut() -> None:
     patch = remote_condition_patch(pod(), "R", "x" * 5000, NOW)
     assert patch is not None
     assert len(patch["status"]["conditions"][0]["message"]) == 1024
+
+
+# --- a peer that does not answer ---
+
+
+def test_a_pod_nobody_can_see_is_not_ready_and_ready_again_by_the_truth_alone() -> None:
+    local = shown(pod(), running(restarts=2))
+    patch = unready_patch(local, NOW)
+    assert patch is not None
+    unseen = patched(local, patch)
+    ready = by_type(unseen.status())["Ready"]
+    assert (ready["status"], ready["reason"], ready["lastTransitionTime"]) == ("False", names.PEER_UNREACHABLE, STAMP)
+    assert unready_patch(unseen, NOW) is None
+    kept = {name: value for name, value in local.status().items() if name != "conditions"}
+    assert {name: value for name, value in unseen.status().items() if name != "conditions"} == kept
+    healed = by_type(shown(unseen, running(restarts=2)).status())["Ready"]
+    assert healed == by_type(local.status())["Ready"]
+
+
+@pytest.mark.parametrize("status", [{}, {"phase": "Pending"}, {"conditions": [condition("Ready", "False")]}])
+def test_a_pod_that_is_not_ready_is_left_alone_when_the_peer_is_away(status: JsonDict) -> None:
+    assert unready_patch(pod(status=status), NOW) is None
 
 
 # --- a mirror that is lost ---

@@ -21,10 +21,11 @@ from vnode.kubelet.request import Bound, Located, NotStarted
 from vnode.kubelet.server import KubeletServer
 from vnode.kubelet.stats import Stats
 from vnode.node.controller import NodeController
-from vnode.node.heartbeat import Verdict, last_renewed
+from vnode.node.heartbeat import last_renewed
 from vnode.node.view import nodes_informer, others_informer, quotas_informer
 from vnode.peers.home import Home
 from vnode.peers.leftovers import Leftovers
+from vnode.peers.reach import Reach
 from vnode.peers.renewal import Keep, TokenRenewal
 from vnode.peers.rights import may_list, watch_refusals
 from vnode.peers.status import Facts, Said
@@ -136,7 +137,8 @@ class Session:
             metrics=metrics,
         )
         self._filling = [self._local, self._remote, *reflected.values()]
-        self._of_peer = self._filling[1:]
+        shared = (home.namespaces, *home.reflected.values())
+        self._reach = Reach(home.client, peer, (self._local, *shared), self._filling[1:], self._pods, self._reflector)
 
     @property
     def unready(self) -> list[str]:
@@ -187,6 +189,7 @@ class Session:
             last_alive = await last_renewed(self.home.client, self.spec.node_name)
             group.create_task(self._renewal.run(), name=f"{self.spec.name}/credential")
             node = self._node = await self._make_node(group)
+            node.on_peer_change(self._reach.peer_changed)
             group.create_task(node.run(), name=f"{self.spec.name}/node")
             for informer in self._filling:
                 group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
@@ -195,16 +198,16 @@ class Session:
                 watch_refusals(self._peer, kinds, self._names.places, self._is_synced, self._refused),
                 name=f"{self.spec.name}/rights",
             )
+            await self._local.synced()
+            await node.registered()
+            group.create_task(self._pods.controller.run(), name=f"{self.spec.name}/pods")
             # Decide only on full stores: a mirror not listed yet would be made twice.
             for informer in (*self._filling, self.home.namespaces, *self.home.reflected.values()):
                 await informer.synced()
-            await node.registered()
             self._pods.begin()
             group.create_task(self._reflector.run(), name=f"{self.spec.name}/reflect")
-            group.create_task(self._pods.controller.run(), name=f"{self.spec.name}/pods")
             group.create_task(self._announcer.run(last_alive), name=f"{self.spec.name}/events-up")
             group.create_task(self.leftovers.sweep(self._pods.wake), name=f"{self.spec.name}/namespaces")
-            node.on_peer_change(self._peer_changed)
             node.allow_ready()
             self._works()
             log.info("peer session works", extra={"pods": len(self._local.store), "mirrors": len(self._remote.store)})
@@ -223,9 +226,9 @@ class Session:
             nodes = nodes_informer(self._peer)
             if await may_list(self._peer, PODS):
                 others = others_informer(self._peer, self.home.identity.cluster_uid)
-        self._of_peer = [*self._filling[1:], *filter(None, (nodes, others, quotas))]
-        for informer in self._of_peer[len(self._filling) - 1 :]:
-            group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
+            for informer in filter(None, (nodes, others, quotas)):
+                self._reach.of_peer.append(informer)
+                group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
         return NodeController(
             home=self.home.client,
             peer=self._peer,
@@ -240,24 +243,13 @@ class Session:
             recorder=self._recorder,
             registers=self._registers,
             now=self._now,
+            home_returned=self._reach.home_returned,
         )
 
     async def stop(self, reason: str) -> None:
         """Have the Node say that nobody serves it now."""
         if self._node is not None:
             await self._node.stop(reason)
-
-    def _peer_changed(self, verdict: Verdict) -> None:
-        for informer in self._of_peer:
-            if not verdict.up:
-                informer.doubt()
-            elif not informer.current:
-                informer.refresh()
-        if not verdict.up:
-            return
-        # What waits for its next try need not wait any longer.
-        self._pods.controller.queue.hurry()
-        self._reflector.controller.queue.hurry()
 
     def _offloads(self, namespace: str) -> bool:
         found = self.home.namespaces.store.get(Key("", namespace))

@@ -17,7 +17,7 @@ from vnode.kube.client import PODS, STRATEGIC_PATCH, Client
 from vnode.kube.objects import Json, Key, Object, parse_object
 from vnode.pods.mirrors import Mirrors, origin
 from vnode.pods.plan import Action, Create, DeleteRemote, Refuse, ReleaseLocal, Update, WriteStatus, plan
-from vnode.pods.status import View, done, remote_condition_patch, started
+from vnode.pods.status import View, done, remote_condition_patch, started, unready_patch
 from vnode.pods.surroundings import Surroundings, needs
 from vnode.pods.translate import references
 from vnode.policy.route import Reference, Refused, Route
@@ -73,6 +73,7 @@ class PodController:
         self._uncertain: set[Key] = set()  # a create whose answer never came: look before anything else
         self._refusals: dict[Key, int] = {}  # how often in a row, for the delay until the next try
         self._begun = False
+        self._away = False
         self._lingered: set[Key] = set()  # leaving, and their last status has waited for the mirror's end
         self._bound_at: dict[Key, float] = {}
         self._changed_at: dict[Key, float] = {}
@@ -83,13 +84,25 @@ class PodController:
         metrics.pods.labels(peer.side, "peer").set_function(lambda: len(remote.store))
         local.on_change(self._local_changed)
         remote.on_change(self._remote_changed)
-        remote.on_listed(lambda: self.controller.queue.add_all(pod.key for pod in local.store))
+        remote.on_listed(self._look_at_all)
 
     def begin(self) -> None:
-        """Say what every Pod needs, before the first is looked at: what nobody needs is removed at the peer."""
+        """The stores are full: say what every Pod needs, and look at them all."""
         self._begun = True
         for local in self._local.store:
             self._say_needs(local)
+        self._look_at_all()
+
+    def peer_away(self, away: bool) -> None:
+        """The peer does not answer any more, or does again. Meanwhile it is the probe that asks, not every Pod."""
+        self._away = away
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        """What is to go comes first."""
+        orphans = [key for key in self._mirrors if self._local.store.get(key) is None]
+        held = sorted(self._local.store, key=lambda local: not local.leaving)
+        self.controller.queue.add_all([*orphans, *(local.key for local in held)])
 
     def locate(self, namespace: str, name: str) -> tuple[Key | None, Object] | None:
         """A Pod of this node, and the key of its own mirror: None while there is none with a node. None if not our Pod.
@@ -144,10 +157,17 @@ class PodController:
     async def _reconcile(self, key: Key) -> float | None:
         if not self._serves():
             return REJECTED_RETRY_S  # the Node of our name is not ours: nor are its Pods
+        local = self._local.store.get(key)
+        if self._away and local is not None and (patch := unready_patch(local, self._now())):
+            # Node lifecycle does this for a node that is silent, not for one that says it is NotReady
+            # (`monitorNodeHealth`, v1.37; kubernetes#109998): Services would go on sending traffic into the void.
+            await self._write_status(local, patch)
+        if not self._begun or (self._away and (key in self._mirrors or key in self._uncertain)):
+            return None  # all are looked at again when the stores are full, or the peer is back
         if key in self._uncertain:
             await self._mirrors.look(key)
             self._uncertain.discard(key)
-        local = self._local.store.get(key)
+            local = self._local.store.get(key)
         remote, others = self._mirrors.of(key, local)
         for other in others:
             if not other.leaving:
@@ -155,9 +175,8 @@ class PodController:
                 copy = remote is not None and origin(other) == origin(remote)
                 await self._mirrors.delete(DeleteRemote(other.key, other.uid, orphan=not copy), key)
                 return 0.0  # both sides may have changed meanwhile
-        if local is not None and remote is not None and not self._remote.current:
-            await self._only_delete(local, remote)
-            return None
+        if remote is not None and not self._remote.current and local is not None:
+            return None  # an old state is not told; the list that is under way has all looked at again
         action = plan(local, remote, self._mirrors.lost(key), self._route, self._view, self._now())
         if action is None:
             self._changed_at.pop(key, None)
@@ -167,25 +186,12 @@ class PodController:
         return await self._carry_out(action, key, local)
 
     async def _may_be_there(self, local: Object, action: Action) -> bool:
-        """True when `action` would end, or let go, a Pod whose mirror may be there after all.
-
-        It has not been seen to leave, and our view is old (the next list has everything looked at again) or the peer
-        has it, without its labels perhaps.
-        """
+        """True when `action` would end, or let go, a Pod whose mirror may be there after all: it was not seen to leave,
+        and our view is old (the next list has all looked at again) or the peer has it, without its labels perhaps."""
         ends = isinstance(action, WriteStatus | ReleaseLocal) and started(local)
         if not ends or self._mirrors.left(local):
             return False
         return not self._remote.current or await self._mirrors.find(local)
-
-    async def _only_delete(self, local: Object, remote: Object) -> None:
-        """While the peer is away our view of it is old: home's status is left as node lifecycle makes it.
-
-        A deletion is safe on an old view, and is tried, so that it is the first thing done on return. The list that
-        ends the doubt has every Pod looked at again.
-        """
-        action = plan(local, remote, None, self._route, self._view, self._now())
-        if isinstance(action, DeleteRemote):
-            await self._mirrors.delete(action, local.key)
 
     async def _carry_out(self, action: Action, key: Key, local: Object | None) -> float | None:
         if isinstance(action, DeleteRemote):
@@ -221,8 +227,8 @@ class PodController:
 
     async def _create(self, manifest: Json, local: Object) -> float | None:
         namespace = local.meta.namespace
-        if not self._accepts():
-            return None  # the Node is being taken out: its Pods are somebody's to delete
+        if self._away or not self._accepts():
+            return None  # if the Node is being taken out, its Pods are somebody's to delete
         if not self._offloads(namespace):
             message = f"namespace {namespace} is not selected for offloading to {self._peer.side}"
             await self._refuse(local, names.NAMESPACE_NOT_OFFLOADED, message)

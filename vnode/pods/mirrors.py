@@ -5,6 +5,7 @@ that went without having left is looked for before its Pod is ended. Used by `po
 """
 
 import logging
+from collections.abc import Iterator
 
 from vnode import names
 from vnode.errors import Conflict, NotFound
@@ -62,6 +63,10 @@ class Mirrors:
 
     def __contains__(self, key: Key) -> bool:
         return key in self._places
+
+    def __iter__(self) -> Iterator[Key]:
+        """The home Pods, there or not, for which something stands at the peer."""
+        return iter(self._places)
 
     def of(self, key: Key, local: Object | None) -> tuple[Object | None, list[Object]]:
         """The object that stands for `local`, and the others that claim to (of an earlier Pod, or copies of it)."""

@@ -113,6 +113,21 @@ def lost_patch(local: Object, last: Object | None, view: View, now: datetime) ->
     return _patch(local, current, wanted, conditions)
 
 
+def unready_patch(local: Object, now: datetime) -> JsonDict | None:
+    """The patch that makes `local` not Ready since nobody can say how it is; None when it is not Ready anyway."""
+    held = _by_type(local.status()).get("Ready", {})
+    if held.get("status") != "True":
+        return None
+    condition = {
+        "type": "Ready",
+        "status": "False",
+        "reason": names.PEER_UNREACHABLE,
+        "message": "the peer does not answer: how the Pod is there is not known",
+        "lastTransitionTime": timestamp(now),
+    }
+    return {"metadata": {"uid": local.uid}, "status": {"conditions": [condition]}}
+
+
 def remote_condition_patch(local: Object, reason: str, message: str, now: datetime) -> JsonDict | None:
     """The patch that puts our condition (False, why) on a Pod that has no mirror; None when it says so already."""
     current = local.status()
