@@ -73,9 +73,7 @@ class Lease:
                     self._returned()
             except (ApiError, TimeoutError) as error:
                 self._held = None
-                silent = (
-                    silent or isinstance(error, TimeoutError) or (isinstance(error, Unavailable) and not error.code)
-                )
+                silent = silent or _unanswered(error)
                 if isinstance(error, TimeoutError):
                     await self._home.renew_connections()
                 delay = backoff.next()
@@ -226,6 +224,13 @@ def failure(path: str, error: ApiError) -> str:
     lines = error.message.splitlines()
     answer = f"HTTP {error.code}: " if error.code and isinstance(error, Unavailable) else ""
     return f"{path}: {answer}{lines[0] if lines else 'no answer'}"
+
+
+def _unanswered(error: BaseException) -> bool:
+    """Nobody answered. A request that was broken off since home is back (for another node's Lease) is no such case."""
+    if isinstance(error, Unavailable):
+        return not error.code and not isinstance(error.__cause__, TimeoutError)
+    return isinstance(error, TimeoutError)
 
 
 def _lease(data: bytes) -> JsonDict:
