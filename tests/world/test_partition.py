@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tests.expect import eventually
 from tests.world.manifests import deployment, pod
-from tests.world.vnodes import Space, Vnode, peer_config, uids
+from tests.world.vnodes import Space, Vnode, is_ready, peer_config, uids
 from vnode import names
 from vnode.devcluster.cluster import Cluster
 
@@ -28,7 +28,7 @@ def test_a_peer_that_is_away_is_told_and_what_was_deleted_meanwhile_is_released_
         space.kubectl("delete", "pod", "goes", "--wait=false")
         space.home.create(pod("new", "island", nodeName="island"), space.name)
         # Its containers run on over there, for all anybody knows: it must not be let go.
-        eventually("the deletion was tried", lambda: "will retry" in alone.log)
+        eventually("vnode has looked at it", lambda: not is_ready(space.pod("stays")))
         assert "deletionTimestamp" in space.pods()["goes"]["metadata"]
     finally:
         peer_b.plane.start_component("kube-apiserver")
