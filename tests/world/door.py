@@ -93,19 +93,19 @@ TABLE = [
     Row("GET /containerLogs/default/web-1/app", "403 404 404 404"),
     Row(f"GET /containerLogs/shop/{'x' * 300}/app", "403 404 404 404"),
     # Streams: `get` on nodes/proxy runs commands at a kubelet, by WebSocket; here it takes `create`. Who may gets to
-    # hear that it takes an upgrade, too: from a kubelet as a fault of its own.
-    Row(f"GET {EXEC}", "403 403 400 400", kubelet="403 500 500 500"),
-    Row(f"POST {EXEC}", "403 403 400 400", kubelet="403 403 500 500"),
+    # hear that it takes an upgrade, too.
+    Row(f"GET {EXEC}", "403 403 500 500", kubelet="403 500 500 500"),
+    Row(f"POST {EXEC}", "403 403 500 500"),
     Row(f"PUT {EXEC}", "403 403 405 405", kubelet="403 403 405 405"),  # asks for `update`
     Row("POST /exec/shop/web-1/app", "403 403 400 400"),
     Row("GET /exec/shop/web-1", "403 403 404 404", kubelet="403 404 404 404"),
     Row("POST /exec/shop/stranger/app?output=1", "403 403 404 404"),
     Row("POST /exec/default/web-1/app?output=1", "403 403 404 404"),
-    Row("GET /attach/shop/web-1/app?output=1", "403 403 400 400", kubelet="403 500 500 500"),
-    Row("POST /attach/shop/web-1/app?output=1", "403 403 400 400", kubelet="403 403 500 500"),
+    Row("GET /attach/shop/web-1/app?output=1", "403 403 500 500", kubelet="403 500 500 500"),
+    Row("POST /attach/shop/web-1/app?output=1", "403 403 500 500"),
     Row("POST /attach/shop/stranger/app?output=1", "403 403 404 404"),
-    Row("GET /portForward/shop/web-1", "403 403 400 400", kubelet="403 500 500 500"),
-    Row("POST /portForward/shop/web-1", "403 403 400 400", kubelet="403 403 500 500"),
+    Row("GET /portForward/shop/web-1", "403 403 500 500", kubelet="403 500 500 500"),
+    Row("POST /portForward/shop/web-1", "403 403 500 500"),
     Row("POST /portForward/shop/stranger", "403 403 404 404"),
     Row("DELETE /portForward/shop/web-1", "403 403 405 405", kubelet="403 403 405 405"),  # `delete`
     # What is off, in the words for that.
