@@ -92,7 +92,7 @@ def _pods(file: str, namespace: str) -> Iterator[JsonDict]:
     found = False
     for document in _documents(file):
         kind, metadata = document.get("kind"), document.get("metadata") or {}
-        if kind not in _TEMPLATES:
+        if not isinstance(kind, str) or kind not in _TEMPLATES:
             continue
         found = True
         template = document
@@ -118,11 +118,14 @@ def _documents(file: str) -> Iterator[Json]:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         for document in yaml.safe_load_all(text):
             listed = document.get("items") if isinstance(document, dict) and document.get("kind") == "List" else None
-            yield from (item for item in listed or [document] if isinstance(item, dict))
+            items = listed if isinstance(listed, list) and listed else [document]
+            yield from (item for item in items if isinstance(item, dict))
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file}: expected a readable file: {getattr(e, 'strerror', None) or e}") from e
     except yaml.YAMLError as e:
         raise ConfigError(f"{file}: expected YAML: {yaml_problem(e)}") from e
+    except (ValueError, RecursionError) as e:  # a date that is none, brackets without end
+        raise ConfigError(f"{file}: expected YAML: {type(e).__name__}") from e
 
 
 def _show(spec: PeerSpec, cluster: str, uid: str, pods: Sequence[tuple[Object, bool]]) -> None:

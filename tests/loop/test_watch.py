@@ -401,3 +401,18 @@ async def test_cancelling_a_follow_closes_its_connection() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await soon(lambda: server.open == 0)
+
+
+async def test_a_watch_of_one_namespace_that_broke_asks_of_that_namespace_alone() -> None:
+    def narrow(client: Client) -> Source:
+        return Source(client, PODS, namespace="shop")
+
+    script = [
+        listed(version=10),
+        failure(500, "InternalError"),
+        listed(version=10),
+        stream(line("ADDED", item("a", 11)), Hang),
+    ]
+    async with talking(script) as (client, server):
+        assert await heard(client, 2, narrow) == ["listed  at 10", "a at 11"]
+    assert {request.path for request in server.requests} == {"/api/v1/namespaces/shop/pods"}

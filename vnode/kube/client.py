@@ -252,7 +252,10 @@ class Client:
 
 def _url(connection: Connection, path: str, params: Params | tuple[()]) -> URL:
     query = f"?{urlencode(params if isinstance(params, list) else dict(params))}" if params else ""
-    return URL(f"{connection.server}{path}{query}", encoded=True)
+    try:
+        return URL(f"{connection.server}{path}{query}", encoded=True)
+    except ValueError as error:
+        raise OSError(str(error)) from error
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int, *, cut: bool = False) -> bytes:

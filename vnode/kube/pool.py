@@ -50,7 +50,8 @@ class Generation:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S, sock_read=idle_s),
             )
-        except RuntimeError as error:  # the resolver's thread cannot be started: there are too many processes
+        except (RuntimeError, UnicodeError) as error:
+            # The resolver's thread cannot be started (there are too many processes), or the host's name is none.
             raise OSError(str(error)) from error
 
 
@@ -96,6 +97,5 @@ def _session() -> aiohttp.ClientSession:
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
-        auto_decompress=True,
         timeout=aiohttp.ClientTimeout(total=None),
     )

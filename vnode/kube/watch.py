@@ -126,7 +126,7 @@ class Source:
     async def version(self) -> int:
         """The collection's version now, by the cheapest request there is."""
         accept = METADATA_LIST if self.metadata_only else JSON
-        page = await self.client.list_page(self.resource, "", {**self.params, "limit": "1"}, accept)
+        page = await self.client.list_page(self.resource, self.namespace, {**self.params, "limit": "1"}, accept)
         return version_number(parse_list(page)[1])
 
     async def watch(self, since: int) -> AsyncIterator[tuple[str, Object]]:

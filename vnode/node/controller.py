@@ -260,31 +260,32 @@ class NodeController:
     async def _register(self) -> None:
         wanted = self._wanted(None)
         node = parse_object(await self._home.create(NODES, "", manifest.new_node(self.name, wanted, self._now())))
-        self._wrote(node, {})
+        self._own.learn(node)
+        self._pace.wrote({})
         log.info("node registered", extra={"peer": self._spec.name, "node": self.name, "uid": node.uid})
 
     async def _amend(self, node: Object) -> None:
         key, wanted = Key("", self.name), self._wanted(node)
+        written: dict[str, Any] = {}
         changes = patches.metadata_changes(node, wanted)
         if changes and changes != self._in_vain.get("metadata"):
             node = parse_object(await self._home.patch(NODES, key, patches.onto(node, changes), MERGE_PATCH))
             self._in_vain["metadata"] = patches.metadata_changes(node, wanted)
-            self._wrote(node, changes)
+            written["metadata"] = changes
+            self._own.learn(node)
         changes = patches.status_changes(node, wanted)
         if changes == self._in_vain.get("status"):
             changes = {}
         if changes or patches.report_due(node, self._now()):
             patch = patches.onto(node, patches.timed(changes, node, wanted, self._now()))
-            answer = await self._home.patch(NODES, key, patch, STRATEGIC_PATCH, subresource="status")
-            node = parse_object(answer)
+            node = parse_object(await self._home.patch(NODES, key, patch, STRATEGIC_PATCH, subresource="status"))
             self._in_vain["status"] = patches.status_changes(node, wanted)
-            self._wrote(node, changes)
+            written["status"] = changes
+            self._own.learn(node)
             if any(condition["type"] == "Ready" for condition in changes.get("conditions", ())):
                 self._tell(wanted.conditions[-1])
-
-    def _wrote(self, node: Object, changes: Mapping[str, Any]) -> None:
-        self._pace.wrote(changes)
-        self._own.learn(node)
+        if written:
+            self._pace.wrote(written)
 
     def _tell(self, ready: manifest.Condition) -> None:
         log.info("node condition", extra={"node": self.name, "ready": ready.status, "reason": ready.reason})

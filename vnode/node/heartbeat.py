@@ -207,6 +207,8 @@ class Probe:
         self._misses = self._misses + 1 if error else 0
         if self._misses and self._misses < MISSES:
             return
+        if error:
+            self._path = 0  # a right that was refused once (the apiserver had just started) may be there by now
         verdict = Verdict(not error, error)
         self._up.set(verdict.up)
         if self.verdict is None or self.verdict.up != verdict.up:

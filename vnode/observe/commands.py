@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import typer
@@ -146,7 +147,13 @@ def trace(
 
 
 def _check_admin(admin: str) -> None:
-    if admin and not re.fullmatch(r"http://[^/?#]+", admin):
+    if not admin:
+        return
+    try:
+        fits = re.fullmatch(r"http://[^/?#]+", admin) and urlsplit(admin).port
+    except ValueError:
+        fits = None
+    if not fits:
         raise ConfigError(f"--admin {admin}: expected http://HOST:PORT")
 
 

@@ -39,9 +39,8 @@ class Reach:
             self._away = False
             self._pods.peer_away(False)
             self._peer.break_off()
-            for informer in self.of_peer:
-                if not informer.current:
-                    informer.refresh()
+            for informer in self.of_peer:  # even one that a list reached meanwhile: its stream may be dead again
+                informer.refresh()
             self._pods.controller.queue.hurry()
             self._reflector.controller.queue.hurry()
 

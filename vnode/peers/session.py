@@ -226,9 +226,9 @@ class Session:
             nodes = nodes_informer(self._peer)
             if await may_list(self._peer, PODS):
                 others = others_informer(self._peer, self.home.identity.cluster_uid)
-            for informer in filter(None, (nodes, others, quotas)):
-                self._reach.of_peer.append(informer)
-                group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
+        for informer in filter(None, (nodes, others, quotas)):
+            self._reach.of_peer.append(informer)
+            group.create_task(informer.run(), name=f"{self.spec.name}/{informer.name}")
         return NodeController(
             home=self.home.client,
             peer=self._peer,

@@ -175,7 +175,7 @@ class PodController:
                 copy = remote is not None and origin(other) == origin(remote)
                 await self._mirrors.delete(DeleteRemote(other.key, other.uid, orphan=not copy), key)
                 return 0.0  # both sides may have changed meanwhile
-        if remote is not None and not self._remote.current and local is not None:
+        if remote is not None and not self._remote.current_in(remote.meta.namespace) and local is not None:
             return None  # an old state is not told; the list that is under way has all looked at again
         action = plan(local, remote, self._mirrors.lost(key), self._route, self._view, self._now())
         if action is None:
@@ -191,7 +191,8 @@ class PodController:
         ends = isinstance(action, WriteStatus | ReleaseLocal) and started(local)
         if not ends or self._mirrors.left(local):
             return False
-        return not self._remote.current or await self._mirrors.find(local)
+        place = self._route.remote_namespace(local.meta.namespace)
+        return not self._remote.current_in(place) or await self._mirrors.find(local)
 
     async def _carry_out(self, action: Action, key: Key, local: Object | None) -> float | None:
         if isinstance(action, DeleteRemote):
@@ -227,8 +228,10 @@ class PodController:
 
     async def _create(self, manifest: Json, local: Object) -> float | None:
         namespace = local.meta.namespace
-        if self._away or not self._accepts():
-            return None  # if the Node is being taken out, its Pods are somebody's to delete
+        if self._away:
+            return None  # all are looked at again when it is back
+        if not self._accepts():
+            return REJECTED_RETRY_S  # the Node is being taken out: its Pods are somebody's to delete
         if not self._offloads(namespace):
             message = f"namespace {namespace} is not selected for offloading to {self._peer.side}"
             await self._refuse(local, names.NAMESPACE_NOT_OFFLOADED, message)

@@ -13,7 +13,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from vnode import names
-from vnode.errors import Conflict, NotFound, Rejected
+from vnode.errors import ApiError, Conflict, NotFound, Rejected
 from vnode.kube.client import EVENTS, MERGE_PATCH, Client
 from vnode.kube.objects import Key, Object
 from vnode.kube.watch import Applied, Backoff, Listed, Source, follow
@@ -92,11 +92,15 @@ class Announcer:
         if event is None or found is None:
             return
         local = self._whose(found)
-        if local is not None and self._within_rate(local.uid):
+        if local is not None and self._written.get(event.uid) != found.times and self._within_rate(local.uid):
             try:
                 await self._tell(event, found, local)
             except Rejected as error:  # home would refuse it for ever: a namespace that goes, a field it does not take
                 log.info("event not written", extra={"key": str(local.key), "error": str(error)})
+            except ApiError:  # it is tried again, and one Event costs one token
+                tokens, since = self._spent.get(local.uid, (BURST, 0.0))
+                self._spent[local.uid] = (tokens + 1, since)
+                raise
         if self._waiting.get(key) is event:
             del self._waiting[key]
 
@@ -104,8 +108,6 @@ class Announcer:
         name = event_name(event, local)
         at_home = Key(local.meta.namespace, name)
         known = self._written.get(event.uid)
-        if known == found.times:
-            return
         if known is None:
             try:
                 await self._home.create(EVENTS, at_home.namespace, home_event(found, name, local, self._peer.side))

@@ -39,6 +39,10 @@ class Informer:
         """True once everything is listed, as long as nobody has said since that what we hold may be old."""
         return not self._unlisted
 
+    def current_in(self, namespace: str) -> bool:
+        """Likewise of one namespace: another one's, which is gone or refused, does not count."""
+        return self._unlisted.isdisjoint(("", namespace))
+
     def on_change(self, handler: Handler) -> Callable[[], None]:
         """Call `handler(key, before, now)` for every change, in order, until what is returned here is called."""
         self._handlers.append(handler)
@@ -105,6 +109,7 @@ class Informer:
         self._unlisted.discard(namespace)
         if self.current:
             self._synced.set()
+        if self.is_synced:
             for handler in self._on_listed:
                 handler()
 
