@@ -271,6 +271,22 @@ def test_the_quotas_of_a_few_namespaces_are_summed_the_least_in_each() -> None:
     assert within_quotas(quotas, {"ephemeral-storage": "5Gi"}).capacity["ephemeral-storage"] == "5Gi"
 
 
+def test_what_is_no_amount_is_as_if_it_were_not_there() -> None:
+    """A peer may say anything of itself, and one bad object is not to stop the others."""
+    bad = {"cpu": "1e400000", "memory": "much", "ephemeral-storage": "-1", "pods": "7"}
+    node = from_dict({"metadata": {"name": "n1", "uid": "n1"}, "status": {"capacity": bad, "allocatable": bad}})
+    assert peer_node(slim_node(node)).allocatable == peer_node(slim_node(node)).capacity == {"pods": Decimal(7)}
+    assert within_quotas([quota("a", bad)], {}).capacity == limits_alone({"pods": "7"}).capacity
+    assert requests({"containers": [container("1e400000", "1Gi")]}) == numbers({"memory": "1Gi"})
+
+
+def test_the_sum_of_the_largest_amounts_can_be_compared_again() -> None:
+    largest = peer("n1", "9e30")
+    seen = offered([largest] * 20, Usage(), {})
+    assert seen.capacity["cpu"] == str(2**63 - 1)
+    assert not notable(seen, seen)
+
+
 def test_without_quotas_the_limits_say_it_all() -> None:
     assert within_quotas([], {"cpu": "2"}) == limits_alone({"cpu": "2"})
     assert within_quotas([quota("a", {"pods": "1"}, scopes=["Terminating"])], {}) == limits_alone({})

@@ -72,6 +72,9 @@ def test_quantities_are_numbers(text: Any, number: str) -> None:
         "²",
         "1e999999999",
         "1e999999999Ki",
+        "1e400000",  # a number, but one that costs seconds as an integer
+        "1e-400000",
+        "1e31",
         "None",
     ],
 )
@@ -89,6 +92,10 @@ def test_any_text_is_a_number_or_a_value_error(text: str) -> None:
 @given(st.integers(0, 2**60), st.booleans())
 def test_a_whole_number_survives_being_written_and_read(number: int, binary: bool) -> None:
     assert quantity(format_quantity(Decimal(number), binary=binary)) == number
+
+
+def test_more_than_an_int64_is_written_as_the_largest() -> None:
+    assert format_quantity(Decimal("1e30"), binary=True) == str(2**63 - 1)
 
 
 @given(st.integers(0, 10**9))

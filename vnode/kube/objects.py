@@ -218,21 +218,35 @@ _SUFFIXES = {
 }
 
 
+_MAX_EXPONENT = 30  # as an integer, 1e400000 takes seconds
+_MOST = Decimal(2**63 - 1)  # apimachinery makes larger ones this
+
+
 def quantity(text: str | int | float) -> Decimal:
-    """A `resource.Quantity` as a number (apimachinery `pkg/api/resource`). Raises ValueError when it is none."""
+    """A `resource.Quantity` as a number (apimachinery `pkg/api/resource`).
+
+    Raises ValueError when it is none, or further from 1 than any amount of anything.
+    """
     text = str(text)
     digits = text.rstrip("numkKMGTPEi")
     suffix = text[len(digits) :]
     if not digits or not set(digits) <= set("0123456789.+-eE"):
         raise ValueError(f"{text!r} is not a quantity")
     try:
-        return Decimal(digits) * _SUFFIXES[suffix]
+        value = Decimal(digits) * _SUFFIXES[suffix]
     except (DecimalException, KeyError):
         raise ValueError(f"{text!r} is not a quantity") from None
+    if abs(value.adjusted()) > _MAX_EXPONENT:
+        raise ValueError(f"{text!r} is not a quantity")
+    return value
 
 
 def format_quantity(value: Decimal, *, binary: bool = False) -> str:
-    """The canonical text of a non-negative number: whole (`12`, with `binary` `48Ki`), else milli (`1500m`)."""
+    """The canonical text of a non-negative number: whole (`12`, with `binary` `48Ki`), else milli (`1500m`).
+
+    As an apiserver does, it writes what is larger than an int64 as the largest.
+    """
+    value = min(value, _MOST)
     if binary and value == value.to_integral_value():
         number, suffix = int(value), ""
         for step in ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"):

@@ -14,7 +14,7 @@ import msgspec
 from vnode import names
 from vnode.kube.objects import Meta, Object, format_quantity, quantity
 from vnode.node.images import Image, images_json, read_images
-from vnode.node.requests import HUGE_PAGES, Amounts, added, read_share
+from vnode.node.requests import HUGE_PAGES, Amounts, added, read_share, readable
 
 ALWAYS: Final = ("cpu", "memory", "pods", "ephemeral-storage")  # a Node without one of these counts as not ready
 DEFAULT_PODS: Final = Decimal(110)  # the kubelet's maxPods
@@ -158,9 +158,9 @@ def within_quotas(quotas: Iterable[Object], limits: Mapping[str, str]) -> Capaci
     for quota in quotas:
         if not {"scopes", "scopeSelector"} & quota.spec().keys():
             sums = by_namespace.setdefault(quota.meta.namespace, {})
-            for name, amount in (quota.status().get("hard") or {}).items():
+            for name, amount in readable(quota.status().get("hard")).items():
                 if resource := _QUOTA.get(name) or (name.removeprefix("requests.") if "/" in name else ""):
-                    sums[resource] = min(sums.get(resource, quantity(amount)), quantity(amount))
+                    sums[resource] = min(sums.get(resource, amount), amount)
     if not by_namespace:
         return limits_alone(limits)
     amounts = dict.fromkeys(ALWAYS, _ZERO) | {"pods": DEFAULT_PODS}
@@ -196,6 +196,4 @@ def _capped(capacity: Amounts, allocatable: Amounts, limits: Mapping[str, str]) 
 
 def _countable(amounts: Mapping[str, Any] | None) -> dict[str, Decimal]:
     # Volumes a machine can attach are not the cluster's sum: the peer's scheduler alone can count them.
-    return {
-        name: quantity(amount) for name, amount in (amounts or {}).items() if not name.startswith("attachable-volumes-")
-    }
+    return {name: amount for name, amount in readable(amounts).items() if not name.startswith("attachable-volumes-")}

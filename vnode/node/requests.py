@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -37,10 +38,10 @@ def requests(spec: Json) -> dict[str, Decimal]:
             running = added((running, own))
         starting = _largest(starting, at_once)
     total = _largest(running, starting)
-    for name, amount in _amounts((spec.get("resources") or {}).get("requests")).items():
+    for name, amount in readable((spec.get("resources") or {}).get("requests")).items():
         if name in _POD_LEVEL or name.startswith(HUGE_PAGES):
             total[name] = amount
-    return added((total, _amounts(spec.get("overhead"))))
+    return added((total, readable(spec.get("overhead"))))
 
 
 def share_of(cluster_uid: str) -> Callable[[Object], Object | None]:
@@ -72,7 +73,17 @@ def share_of(cluster_uid: str) -> Callable[[Object], Object | None]:
 def read_share(pod: Object) -> tuple[str, dict[str, Decimal]]:
     """The node, and what is taken there, of what `share_of` left of a Pod; the Pod itself is one of `pods`."""
     share = pod.spec()
-    return share["nodeName"], {"pods": Decimal(1)} | _amounts(share["requests"])
+    return share["nodeName"], {"pods": Decimal(1)} | readable(share["requests"])
+
+
+def readable(given: Mapping[str, Any] | None) -> dict[str, Decimal]:
+    """Of amounts that a peer tells, those that are amounts: one bad entry of one object is not to stop the rest."""
+    found = {}
+    for name, text in (given or {}).items():
+        with suppress(ValueError):
+            if (amount := quantity(text)) >= 0:
+                found[name] = amount
+    return found
 
 
 def added(parts: Iterable[Amounts]) -> dict[str, Decimal]:
@@ -91,8 +102,4 @@ def _largest(one: Amounts, other: Amounts) -> dict[str, Decimal]:
 
 def _requested(container: Json) -> dict[str, Decimal]:
     # Limits without requests need no look: the apiserver has made them requests.
-    return _amounts((container.get("resources") or {}).get("requests"))
-
-
-def _amounts(given: Mapping[str, Any] | None) -> dict[str, Decimal]:
-    return {name: quantity(amount) for name, amount in (given or {}).items()}
+    return readable((container.get("resources") or {}).get("requests"))
