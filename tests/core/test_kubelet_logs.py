@@ -51,6 +51,7 @@ def test_a_query_is_translated(query: str, params: dict[str, str]) -> None:
         ("tailLines=٣", UNDECODABLE),
         ("limitBytes=9223372036854775808", UNDECODABLE),
         ("limitBytes=" + "9" * 5000, UNDECODABLE),
+        ("limitBytes=" + "0" * 5000, INVALID),
         ("sinceTime=yesterday", UNDECODABLE),
         ("sinceTime=2026-13-02T03:04:05Z", UNDECODABLE),
         ("sinceTime=2026-01-02T03:04:05", UNDECODABLE),

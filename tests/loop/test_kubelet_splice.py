@@ -227,6 +227,7 @@ def status_json(code: int) -> bytes:
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone and more", "404", "gone"),
         (b"HTTP/1.1 500 Oh\r\n\r\nuntil the end of web-1_shop-home", "500", "until the end of web-1_shop"),
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nlong", "500", "long"),
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "403", "no"),
         (status_json(403), "500", "peer edge refuses vnode: said the apiserver"),
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nwho", "500", "peer edge refuses vnode: who"),
@@ -274,6 +275,8 @@ async def test_a_refused_credential_is_renewed_and_the_peer_asked_once_more() ->
         (EXEC, "h2c", 500),
         ("/exec/shop/web-1/app?command=id", "SPDY/3.1", 400),
         ("/portForward/shop/web-1?port=80,x", "websocket", 400),
+        ("/portForward/shop/web-1?port=000065536", "websocket", 400),
+        ("/portForward/shop/web-1?port=" + "0" * 5000, "websocket", 400),
         ("/attach/shop/web-1/u-2/app?output=1", "SPDY/3.1", 500),
         ("/portForward/shop/web-1/u-2", "SPDY/3.1", 404),
     ],

@@ -27,7 +27,7 @@ MAX_MESSAGE: Final = 4096
 
 UNDECODABLE: Final = (400, '{"message": "Unable to decode query."}')
 INVALID: Final = (422, '{"message": "Invalid request."}')
-_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_INTEGER: Final = re.compile(r"([+-]?)0*([0-9]{1,19})")  # an int64 has no more digits; int() takes 4300
 _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.,][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -132,11 +132,12 @@ def refusal(error: ApiError, call: Call, side: str) -> Refused:
 
 
 def _integer(text: str, least: int) -> int:
-    if not _INTEGER.fullmatch(text) or not -(2**63) <= int(text[:30]) < 2**63:
+    match = _INTEGER.fullmatch(text)
+    if match is None or not -(2**63) <= (value := int(match[1] + match[2])) < 2**63:
         raise Refused(*UNDECODABLE)
-    if int(text) < least:
+    if value < least:
         raise Refused(*INVALID)
-    return int(text)
+    return value
 
 
 def _time(text: str) -> str:

@@ -76,13 +76,7 @@ def stream_params(call: Call, query: str) -> list[tuple[str, str]]:
     """
     given = parse_qs(query, keep_blank_values=True)
     if call.route == "portForward":
-        ports = [(port, value[:64]) for value in given.get("port", ()) for port in value.split(",")]
-        for port, value in ports:
-            if not (port.isascii() and port.isdecimal() and int(port[:6]) < 65536):
-                raise Refused(400, f'unable to parse "{value}" as a port')
-            if int(port) < 1:
-                raise Refused(400, f'port "{value}" must be > 0')
-        return [("ports", port) for port, _ in ports]
+        return [("ports", _port(port, value)) for value in given.get("port", ()) for port in value.split(",")]
     wanted = [(name, "true") for ours, name in _STREAMS.items() if given.get(ours, [""])[0] == "1"]
     if ("tty", "true") in wanted and ("stderr", "true") in wanted:
         wanted.remove(("stderr", "true"))  # a terminal has one output
@@ -90,6 +84,15 @@ def stream_params(call: Call, query: str) -> list[tuple[str, str]]:
         raise Refused(400, "you must specify at least 1 of stdin, stdout, stderr")
     commands = [("command", command) for command in given.get("command", ())] if call.route == "exec" else []
     return [("container", call.container), *wanted, *commands]
+
+
+def _port(port: str, value: str) -> str:
+    digits = port.lstrip("0")  # int() takes no more than 4300, zeros included
+    if not (port.isascii() and port.isdecimal() and len(digits) <= 5 and int(digits or "0") < 65536):
+        raise Refused(400, f'unable to parse "{value[:64]}" as a port')
+    if not digits:
+        raise Refused(400, f'port "{value[:64]}" must be > 0')
+    return digits
 
 
 def passed_on(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -199,7 +202,8 @@ def apiserver_refusal(status: int, body: bytes, call: Call) -> Refused:
 
 async def _refusal(peer: Leg, fields: dict[str, str]) -> bytes:
     """The body behind a refusal's head: up to its length or the end."""
-    length = int(fields["content-length"]) if fields.get("content-length", "").isdecimal() else MAX_REFUSAL
+    told = fields.get("content-length", "")
+    length = int(told) if told.isdecimal() and len(told) < 10 else MAX_REFUSAL  # else there are more than we read
     assert peer.transport is not None
     peer.transport.resume_reading()
     try:
