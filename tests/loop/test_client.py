@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -252,6 +253,19 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     await client.close()
     assert caught.value.code == 0
     assert "127.0.0.1:9" in str(caught.value)
+
+
+async def test_a_proxys_password_is_not_told() -> None:
+    async with serving([answer(b"", 407)]) as proxy:
+        for url in (proxy.url.replace("//", "//someone:secret@"), "http://someone:secret@proxy:port"):
+            credentials = FixedCredentials("https://home.example")
+            credentials.connection = replace(credentials.connection, proxy=url)
+            client = Client(credentials, "home", Metrics())
+            error = await failed_with(client)
+            await client.close()
+            assert isinstance(error, Unavailable)
+            assert "home.example" in error.message
+            assert "secret" not in error.message
 
 
 @pytest.mark.parametrize("broken", [stream(b"half", Cut), stream(Cut), Answer(status=NO_ANSWER)])

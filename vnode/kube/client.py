@@ -244,7 +244,12 @@ class Client:
         if isinstance(error, ssl.SSLError | aiohttp.ClientConnectorSSLError):
             self._credentials.rejected(connection)  # a client certificate past its end looks like this
         kind = Idle if isinstance(error, aiohttp.SocketTimeoutError) else Unavailable
-        return kind(f"{connection.server}: {str(error) or type(error).__name__}")
+        said = str(error)
+        if isinstance(error, aiohttp.ClientResponseError):  # as text it has the URL, a proxy's with its password
+            said = f"{error.status} {error.message}"
+        elif isinstance(error, aiohttp.InvalidURL):
+            said = "its URL, or its proxy's, is none"
+        return kind(f"{connection.server}: {said or type(error).__name__}")
 
     def _count(self, verb: str, resource: Resource, code: int) -> None:
         self._metrics.kube_requests.labels(self.side, verb, resource.plural, str(code)).inc()
