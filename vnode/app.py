@@ -160,7 +160,12 @@ class App:
             )
 
         source = Source(self.client, resource, metadata_only=True)
-        return CoveringInformer(f"home-{resource.plural}", source, everywhere)
+        return CoveringInformer(
+            f"home-{resource.plural}",
+            source,
+            everywhere,
+            lambda name: self._namespaces.store.get(Key("", name)) is not None,
+        )
 
     def _namespace_changed(self, key: Key, _: Object | None, now: Object | None) -> None:
         if now is None:

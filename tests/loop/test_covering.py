@@ -26,7 +26,9 @@ class Secrets:
         self.asked: Counter[str] = Counter()
         self.answers: list[bool | Exception] = []
         wire = Wire(self._answer)
-        self.informer = CoveringInformer("secrets", Source(wire, SECRETS, metadata_only=True), self._everywhere)
+        self.gone: set[str] = set()
+        source = Source(wire, SECRETS, metadata_only=True)
+        self.informer = CoveringInformer("secrets", source, self._everywhere, lambda name: name not in self.gone)
 
     async def _everywhere(self) -> bool:
         if self.answers and isinstance(answer := self.answers.pop(0), Exception):
@@ -96,8 +98,40 @@ async def test_a_namespace_that_is_gone_is_followed_no_longer() -> None:
         asked = world.asked.total()
         await asyncio.sleep(REFUSED_AGAIN_S * 3)
         assert world.asked.total() == asked
+        world.gone.add("shop")
+        await world.informer.cover("shop")  # by one who has not heard yet
+        await asyncio.sleep(REFUSED_AGAIN_S)
+        assert world.asked.total() == asked
+        world.gone.clear()
         await world.informer.cover("shop")  # made anew
         assert world.informer.store.get(Key("shop", "key")) is not None
+
+
+async def test_after_an_outage_each_namespace_is_listed_anew() -> None:
+    world = Secrets("shop", "blog")
+    async with at_work(world.informer.run()):
+        for name in ("shop", "blog"):
+            await world.informer.cover(name)
+        with pytest.raises(Rejected):
+            await world.informer.cover("closed")
+        await soon(lambda: world.asked.total() == 5)
+        world.informer.refresh()
+        assert not world.informer.current
+        await soon(lambda: world.informer.current)
+        await soon(lambda: world.asked.total() == 10)
+        assert {path: times for path, times in world.asked.items() if times != 2} == {}
+
+
+async def test_a_namespace_that_goes_in_an_outage_keeps_nothing_in_doubt() -> None:
+    world = Secrets("shop", "blog")
+    async with at_work(world.informer.run()):
+        for name in ("shop", "blog"):
+            await world.informer.cover(name)
+        world.open_to.clear()  # the right to read the other one is taken away
+        world.informer.refresh()
+        world.informer.uncover("shop")
+        assert not world.informer.current
+        await soon(lambda: world.informer.current)
 
 
 async def test_a_server_that_does_not_answer_what_we_may_is_asked_again() -> None:

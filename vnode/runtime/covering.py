@@ -31,12 +31,15 @@ class _Cover:
 class CoveringInformer(Informer):
     """As `Informer`; before a namespace's objects are looked up, it is to be `cover`ed.
 
-    `everywhere` says whether all namespaces may be followed at once. It is asked once, when `run` begins.
+    `everywhere` says whether all namespaces may be followed at once. It is asked once, when `run` begins. `exists` says
+    whether there is a namespace of this name: one that is gone is followed for nobody.
     """
 
-    def __init__(self, name: str, source: Source, everywhere: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self, name: str, source: Source, everywhere: Callable[[], Awaitable[bool]], exists: Callable[[str], bool]
+    ) -> None:
         super().__init__(name, source)
-        self._everywhere = everywhere
+        self._everywhere, self._exists = everywhere, exists
         self._covers: dict[str, _Cover] | None = None  # None: all namespaces are followed at once
         self._group: asyncio.TaskGroup | None = None
 
@@ -63,8 +66,10 @@ class CoveringInformer(Informer):
             return
         cover = self._covers.get(namespace)
         if cover is None:
+            if not self._exists(namespace):
+                return
             cover = self._covers[namespace] = _Cover()
-            cover.task = self._group.create_task(self._serve(namespace, cover), name=f"{self.name}/{namespace}")
+            self._start(self._group, namespace, cover)
         await cover.judged.wait()
         if cover.refusal:
             raise Rejected(cover.refusal, 403, "Forbidden")
@@ -76,8 +81,26 @@ class CoveringInformer(Informer):
             return
         cover.task.cancel()
         cover.judged.set()  # who waits for it need not: there is nothing there
+        self._unlisted.discard(namespace)
         for item in [item for item in self.store if item.key.namespace == namespace]:
             self.forget(item.key, item.uid)
+
+    def doubt(self) -> None:
+        """As `Informer`, of the namespaces that we follow: one we may not read is never listed."""
+        super().doubt()
+        self._unlisted |= {each for each, cover in (self._covers or {}).items() if not cover.refusal}
+
+    def refresh(self) -> None:
+        """As `Informer`, of each namespace by itself."""
+        super().refresh()
+        if self._group is not None:
+            for namespace, cover in (self._covers or {}).items():
+                self._start(self._group, namespace, cover)
+
+    def _start(self, group: asyncio.TaskGroup, namespace: str, cover: _Cover) -> None:
+        if cover.task is not None:
+            cover.task.cancel()
+        cover.task = group.create_task(self._serve(namespace, cover), name=f"{self.name}/{namespace}")
 
     async def _sees_all(self) -> bool:
         backoff = Backoff(base_s=0.5, cap_s=15.0)
@@ -98,6 +121,7 @@ class CoveringInformer(Informer):
                     log.warning("may not read a namespace that is in use", extra=detail)
                 cover.refusal = error.message
                 cover.judged.set()
+                self._unlisted.discard(namespace)
             await asyncio.sleep(REFUSED_AGAIN_S)
 
     def _listed(self, namespace: str) -> None:
