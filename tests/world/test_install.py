@@ -88,7 +88,11 @@ def test_the_chart_installs_with_peers_namespaces_and_nodes_and_goes(
     assert subject["namespace"] == RELEASE
     rules = api.get("ClusterRole", "", "vnode-home")["rules"]
     assert [rule["resourceNames"] for rule in rules if "resourceNames" in rule] == [["edge"]]
+    renewed = {"data": {"kubeconfig": "bmV3ZXI="}}
+    api.patch("Secret", RELEASE, "vnode-peer-edge", renewed)
+    helm("upgrade", "vnode", DEPLOY / "chart", "-f", tmp_path / "values.yaml", *where)
     helm("uninstall", "vnode", *where)
+    assert api.get("Secret", RELEASE, "vnode-peer-edge")["data"] == renewed["data"], "an old token was put back"
     assert api.find("ClusterRole", "", "vnode-home") is None
     api.delete("Namespace", "", RELEASE)
 
