@@ -168,6 +168,11 @@ def test_the_guard_keeps_vnode_from_nodes_that_are_not_virtual(vnode: Vnode, hom
         refused = _as_vnode(home, *arguments, input=node if "create" in arguments else None)
         assert "is no virtual node of vnode" in refused
     assert "kubelet serving certificates only" in _as_vnode(home, "create", "-f", "-", input=_signing_request("edge-a"))
+    own = request_manifest("edge-a", signing_request("edge-a", ["edge-a"])[1])
+    own["metadata"] = {"name": "anothers", "labels": own["metadata"]["labels"]}
+    home.plane.kubectl("create", "-f", "-", input=json.dumps(own))
+    assert "its own certificate requests only" in _as_vnode(home, "delete", "csr", "anothers")
+    home.plane.kubectl("delete", "csr", "anothers")
 
 
 def test_the_guard_can_be_told_which_nodes_vnode_serves(space: Space, home: Cluster) -> None:
