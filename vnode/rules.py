@@ -189,10 +189,19 @@ def _cluster_of(peer: PeerSpec) -> Hashable:
 class Kubeconfig:
     """One context of a kubeconfig's `text`; `place` is where that is, for messages.
 
-    Raises ConfigError, `key: expectation`, when the context leads to no apiserver.
+    Raises ConfigError, `key: expectation`, when the context leads to no apiserver, and nothing else for any text.
     """
 
     def __init__(self, text: str, place: str, context: str) -> None:
+        try:
+            self._read(text, place, context)
+        except ConfigError:
+            raise
+        except Exception:  # noqa: BLE001 - PyYAML lets out a dozen types, and so do keys of types not foreseen
+            message = f"kubeconfig: expected a kubeconfig, {place} has values of no type that can be one's"
+            raise ConfigError(message) from None  # whose text may hold a secret
+
+    def _read(self, text: str, place: str, context: str) -> None:
         try:
             raw = yaml.safe_load(text)
         except yaml.YAMLError as e:
@@ -210,7 +219,10 @@ class Kubeconfig:
         cluster = _named(raw, "clusters", "cluster").get(contexts[name].get("cluster"), {})
         if not isinstance(cluster.get("server"), str):
             raise ConfigError(f"kubeconfig: expected a cluster with a server for context {name!r} in {place}")
-        self.server: Hashable = (cluster["server"].rstrip("/"), cluster.get("proxy-url"))
+        proxy = cluster.get("proxy-url")
+        if not isinstance(proxy, str | None):
+            raise ConfigError(f"kubeconfig: expected a URL in proxy-url for context {name!r} in {place}")
+        self.server: Hashable = (cluster["server"].rstrip("/"), proxy)
         # What would have us read a file of ours or start a program: not for a text that somebody else wrote.
         self.reaches_out = sorted(
             {"certificate-authority", "client-certificate", "client-key", "tokenFile", "exec", "auth-provider"}

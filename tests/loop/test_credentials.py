@@ -322,6 +322,17 @@ async def test_a_kubeconfig_in_memory_is_used_until_it_is_replaced(tmp_path: Pat
     silent_about("s3cret", held, first, second)
 
 
+async def test_a_kubeconfig_that_is_replaced_while_it_is_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(_: str, asked: dict[str, str]) -> dict[str, Any]:
+        held.replace("new")
+        return {"server": "http://a", "authorization": asked["text"]}
+
+    monkeypatch.setattr(module, "_resolve_in_child", resolve)
+    held = HeldKubeconfig("old", "Secret edge", "", Clock())
+    assert authorization(await held.current()) == "old"
+    assert authorization(await held.current()) == "new"
+
+
 async def test_a_kubeconfig_in_memory_that_cannot_be_used_leaves_the_last_one(tmp_path: Path) -> None:
     text = text_of(Path(kubeconfig(tmp_path / "old", {"token": "s3cret"})))
     held = HeldKubeconfig(text, "Secret edge", "")

@@ -14,7 +14,7 @@ from tests.core.test_token import CONFIG, bearer
 from tests.loop.wire import Answer, Wire, at_work
 from vnode.kube.credentials import Connection
 from vnode.kube.objects import Key
-from vnode.peers.renewal import RETRY_S, NotKept, TokenRenewal, in_file, in_secret
+from vnode.peers.renewal import LOOK_EVERY_S, RETRY_S, NotKept, TokenRenewal, in_file, in_secret
 
 pytestmark = pytest.mark.looptime
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -41,12 +41,14 @@ class Peer(Wire):
         self.file = self.used = issued()
         self.status = 201
         self.problem = ""
+        self.answer: Any = None
 
     async def _answer(self, method: str, path: str, body: Any) -> Answer:
         life_s = body["spec"]["expirationSeconds"]
         self.asked.append((f"{method} {path}", now(), life_s))
         token = issued(timedelta(seconds=life_s))
-        return Answer({"status": {"token": token}, "message": "no"}, self.status)
+        made = {"status": {"token": token}, "message": "no"}
+        return Answer(made if self.answer is None else self.answer, self.status)
 
     async def current(self) -> Connection:
         return Connection("https://wire", None, {"Authorization": f"Bearer {self.used}"} if self.used else {})
@@ -76,12 +78,30 @@ async def test_a_token_is_renewed_half_way_for_as_long_again_and_used_from_then_
 
 
 @pytest.mark.parametrize("used", ["", "opaque"])
-async def test_a_credential_of_another_kind_is_left_to_who_hands_it_out(used: str) -> None:
+async def test_a_credential_of_another_kind_is_left_to_who_hands_it_out_until_it_is_a_token(used: str) -> None:
     peer = Peer()
-    peer.used = used
-    async with asyncio.timeout(1):
-        await TokenRenewal(peer, peer, peer.keep, now).run()
-    assert not peer.asked
+    token, peer.used = peer.used, used
+    async with at_work(TokenRenewal(peer, peer, peer.keep, now).run()):
+        await asyncio.sleep(LIFE.total_seconds() / 2 + 1)
+        assert not peer.asked
+        peer.used = token
+        await asyncio.sleep(LOOK_EVERY_S)
+        assert len(peer.asked) == 1
+        assert peer.used == peer.file != token
+
+
+@pytest.mark.parametrize("answer", [{}, {"status": {}}, {"status": None}, {"status": {"token": 3}}, [], b"\xff"])
+async def test_an_answer_without_a_token_is_said_and_asked_for_again(
+    answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = Peer()
+    peer.answer = answer
+    async with at_work(TokenRenewal(peer, peer, peer.keep, now).run()):
+        await asyncio.sleep(LIFE.total_seconds() / 2 + LOOK_EVERY_S)
+        assert [record.message for record in caplog.records] == ["credential cannot be renewed"]
+        peer.answer = None
+        await asyncio.sleep(RETRY_S)
+        assert peer.used == peer.file
 
 
 @pytest.mark.parametrize(("status", "problem"), [(403, ""), (201, "edge.conf: Read-only file system")])
@@ -124,6 +144,28 @@ async def test_a_secret_gets_the_token_if_nobody_has_changed_it_meanwhile(contex
     assert patch["metadata"] == {"uid": "u1", "resourceVersion": "7"}
     (changed,) = patch["data"].values()
     assert yaml.safe_load(base64.b64decode(changed))["users"][0]["user"] == {"token": "new"}
+
+
+NO_KUBECONFIGS = [b"{", b"\xff", b"[" * 5000, b"d: 2024-13-40", b"s: !!bool maybe"]
+
+
+@pytest.mark.parametrize("data", [*(base64.b64encode(text).decode() for text in NO_KUBECONFIGS), "a", "\u00e9"])
+async def test_a_secret_that_was_edited_to_no_kubeconfig_gets_no_token(data: str) -> None:
+    async def answer(method: str, *_: Any) -> Answer:
+        assert method == "GET"
+        return Answer({"metadata": {"uid": "u1", "resourceVersion": "7"}, "data": {"kubeconfig": data}})
+
+    with pytest.raises(NotKept, match=r"^Secret vnode-system/edge holds no "):
+        await in_secret(Wire(answer), Key("vnode-system", "edge"), "kubeconfig", "edge")("new")
+
+
+@pytest.mark.parametrize("content", NO_KUBECONFIGS)
+async def test_a_file_that_was_edited_to_no_kubeconfig_gets_no_token(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "edge.conf"
+    path.write_bytes(content)
+    with pytest.raises(NotKept, match="holds no "):
+        await in_file(str(path), "edge")("new")
+    assert path.read_bytes() == content
 
 
 def test_a_kubeconfig_gets_the_token_in_one_step_and_stays_private(tmp_path: Path) -> None:

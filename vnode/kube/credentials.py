@@ -138,8 +138,10 @@ class HeldKubeconfig(_Renewed):
 
     def __init__(self, text: str, place: str, context: str, now: Callable[[], datetime] = utc_now) -> None:
         async def resolve() -> tuple[dict[str, Any], datetime | None]:
-            settings = await _resolve_in_child(place, {"text": self._text, "context": context})
-            return {key: value for key, value in settings.items() if key not in ("expiry", "refresh")}, None
+            text = self._text
+            settings = await _resolve_in_child(place, {"text": text, "context": context})
+            held = {key: value for key, value in settings.items() if key not in ("expiry", "refresh")}
+            return held, None if text == self._text else now()  # replaced meanwhile: the next request reads it
 
         super().__init__(resolve, now)
         self._text = text

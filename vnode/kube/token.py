@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
+from vnode.errors import ApiError
 from vnode.kube.client import Client, Resource
 from vnode.kube.objects import JsonDict
 
@@ -52,6 +53,14 @@ def read(authorization: str) -> AccountToken | None:
     return AccountToken(namespace, account, issued, ends) if (realm, kind) == ("system", "serviceaccount") else None
 
 
+class _Status(msgspec.Struct):
+    token: str
+
+
+class _Answer(msgspec.Struct):
+    status: _Status
+
+
 async def request(client: Client, namespace: str, account: str, life: timedelta) -> str:
     """A new token of the account, by TokenRequest; the server may make it shorter-lived. Raises `ApiError`."""
     manifest: JsonDict = {
@@ -60,22 +69,28 @@ async def request(client: Client, namespace: str, account: str, life: timedelta)
         "spec": {"expirationSeconds": int(life.total_seconds())},
     }
     answer = await client.create(SERVICE_ACCOUNTS, namespace, manifest, name=account, subresource="token")
-    return str(msgspec.json.decode(answer)["status"]["token"])
+    try:
+        return msgspec.json.decode(answer, type=_Answer).status.token
+    except msgspec.MsgspecError:
+        raise ApiError(f"{client.side}: the answer to a TokenRequest has no token") from None
 
 
 def with_token(kubeconfig: str, context: str, token: str) -> str | None:
-    """The kubeconfig's text with another token for the context's user; None where that user has no token in it."""
-    document = yaml.safe_load(kubeconfig)
+    """The kubeconfig's text with another token for the context's user; None where that user has no token in it.
+
+    What is no kubeconfig has none: somebody may have edited it since it was used.
+    """
     try:
+        document = yaml.safe_load(kubeconfig)
         context = context or document["current-context"]
         user = _named(document["contexts"], context)["context"]["user"]
         entry = _named(document["users"], user)["user"]
         if not isinstance(entry.get("token"), str):
             return None
-    except (LookupError, TypeError, AttributeError):
-        return None
-    entry["token"] = token
-    return yaml.safe_dump(document, sort_keys=False)
+        entry["token"] = token
+        return yaml.safe_dump(document, sort_keys=False)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return None  # PyYAML lets all of them out
 
 
 def _named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -46,22 +46,22 @@ class TokenRenewal:
         self._told = ""
 
     async def run(self) -> None:
-        """Renew for as long as there is a token that renews itself."""
+        """Renew what is a token that renews itself, until cancelled: other credentials may become one by an edit."""
         while True:
+            wait_s = LOOK_EVERY_S
             try:
                 connection = await self._credentials.current()
                 held = token.read(connection.headers.get("Authorization", ""))
-                if held is None:
-                    return
-                if self._now() >= held.half_way:
-                    await self._renew(held)
-                    self._credentials.rejected(connection)  # to be read anew
+                if held is not None:
+                    if self._now() >= held.half_way:
+                        await self._renew(held)
+                        self._credentials.rejected(connection)  # to be read anew
+                    rest = (held.half_way - self._now()).total_seconds()
+                    wait_s = min(max(rest, RETRY_S), LOOK_EVERY_S)
             except (ApiError, NotKept) as error:
                 self._tell(error)
-                await asyncio.sleep(RETRY_S)
-            else:
-                rest = (held.half_way - self._now()).total_seconds()
-                await asyncio.sleep(min(max(rest, RETRY_S), LOOK_EVERY_S))
+                wait_s = RETRY_S
+            await asyncio.sleep(wait_s)
 
     async def _renew(self, held: AccountToken) -> None:
         new = await token.request(self._peer, held.namespace, held.account, held.ends - held.issued)
@@ -82,7 +82,11 @@ def in_secret(home: Client, place: Key, entry: str, context: str) -> Keep:
 
     async def keep(new: str) -> None:
         secret = msgspec.json.decode(await home.get(SECRETS, place))
-        text = token.with_token(base64.b64decode(secret.get("data", {}).get(entry, "")).decode(), context, new)
+        try:
+            held = base64.b64decode(secret.get("data", {}).get(entry, "")).decode()
+        except ValueError:
+            raise NotKept(f"Secret {place} holds no text") from None
+        text = token.with_token(held, context, new)
         if text is None:
             raise NotKept(f"Secret {place} holds no token")
         meta = {name: secret["metadata"][name] for name in ("uid", "resourceVersion")}
@@ -112,5 +116,7 @@ def _rewrite(path: Path, context: str, new: str) -> None:
         fresh.touch(mode=0o600)
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(path)
+    except UnicodeDecodeError:
+        raise NotKept(f"{path} holds no text") from None
     except OSError as error:
         raise NotKept(f"{path}: {error.strerror or error}; it must be writable, or the peer a Peer object") from error
