@@ -35,7 +35,7 @@ def secrets(**texts: str) -> dict[str, dict[str, str]]:
 
 
 def one(item: Object, found: Any) -> Decision:
-    return decide([item], found, CLUSTER)[item.meta.name]
+    return decide([item], found, CLUSTER, {})[item.meta.name]
 
 
 def test_a_right_peer_with_its_secret_is_served() -> None:
@@ -71,6 +71,32 @@ def test_what_cannot_be_served_says_why(spec: dict[str, Any], reason: str, messa
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "current-context: [s3cret]\ncontexts: []",
+        "contexts: [{name: [s3cret], context: {}}]",
+        "contexts: [{name: main, context: {user: [s3cret]}}]",
+        "users: [{name: s3cret, user: {token: 2024-13-40}}]",
+        "s3cret: " + "[" * 5000,
+        "s3cret: " + "9" * 5000,
+        "s3cret: !!bool maybe",
+        "s3cret: !!timestamp soon",
+        "s3cret: !!int ''",
+        kubeconfig().replace("server:", "proxy-url: &s3cret [*s3cret]\n    server:"),
+    ],
+    ids=range(10),
+)
+def test_a_text_that_no_kubeconfig_can_be_is_refused_and_not_told(text: str) -> None:
+    if "current-context" not in text:
+        text += "\ncurrent-context: main\n"
+    decisions = decide([peer("a"), peer("b")], secrets(a=text, b=text), CLUSTER, {})
+    for decision in decisions.values():
+        assert decision.accepted.reason == names.KUBECONFIG_INVALID
+        assert decision.accepted.message.startswith("kubeconfig: expected a ")
+        assert "s3cret" not in decision.accepted.message
+
+
+@pytest.mark.parametrize(
     "user",
     [
         {"tokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token"},
@@ -100,23 +126,67 @@ def test_of_two_peers_with_one_node_name_the_older_is_served() -> None:
     ]
     found = secrets(a=kubeconfig("https://a"), b=kubeconfig("https://b"))
     for order in (peers, peers[::-1]):
-        decisions = decide(order, found, CLUSTER)
+        decisions = decide(order, found, CLUSTER, {})
         assert decisions["b"].serves
         assert decisions["a"].accepted.reason == names.PEER_CONFLICT
         assert "peer b has the node n" in decisions["a"].accepted.message
 
 
+def test_a_node_name_stays_with_the_peer_that_is_served_when_an_older_one_is_mended() -> None:
+    old = peer("old", "2026-05-01T11:00:00Z", node={"name": "n"})
+    broken = peer("old", "2026-05-01T11:00:00Z", node={"name": "n", "colour": "red"})
+    new = peer("new", node={"name": "n"})
+    found = secrets(old=kubeconfig("https://old"), new=kubeconfig("https://new"))
+    first = decide([broken, new], found, CLUSTER, {})
+    assert first["old"].accepted.reason == names.INVALID_SPEC
+    assert first["new"].spec is not None
+    served = {"new": (first["new"].spec, first["new"].server)}
+    for order in ([old, new], [new, old]):
+        then = decide(order, found, CLUSTER, served)
+        assert then["new"].serves
+        assert then["old"].accepted == Said("False", names.PEER_CONFLICT, then["old"].accepted.message)
+        assert "peer new has the node n" in then["old"].accepted.message
+
+
+@pytest.mark.parametrize(
+    ("edit", "freed"),
+    [
+        ({"node": {"name": "A"}}, False),  # invalid: it runs on as it is
+        ({"node": {"name": "m"}, "secretRef": {"name": "absent"}}, False),  # cannot be served so
+        ({"node": {"name": "m"}}, True),
+    ],
+)
+def test_what_a_peer_is_served_with_is_its_own_until_it_is_served_otherwise(edit: dict[str, Any], freed: bool) -> None:
+    found: dict[str, Any] = {**secrets(a=kubeconfig("https://a"), b=kubeconfig("https://b")), "absent": "none"}
+    before = one(peer("a", node={"name": "n"}), found)
+    assert before.spec is not None
+    older = peer("b", "2026-05-01T11:00:00Z", node={"name": "n"})
+    now = decide([older, peer("a", **edit)], found, CLUSTER, {"a": (before.spec, before.server)})
+    assert (now["a"].serves, now["b"].serves) == (freed, freed)
+    assert freed or now["b"].accepted.reason == names.PEER_CONFLICT
+
+
 def test_two_peers_of_one_cluster_may_not_share_namespaces_and_of_two_clusters_may() -> None:
     peers = [peer("a"), peer("b")]
-    same = decide(peers, secrets(a=kubeconfig(), b=kubeconfig()), CLUSTER)
+    same = decide(peers, secrets(a=kubeconfig(), b=kubeconfig()), CLUSTER, {})
     assert (same["a"].serves, same["b"].accepted.reason) == (True, names.PEER_CONFLICT)
     assert "which is the same cluster" in same["b"].accepted.message
-    other = decide(peers, secrets(a=kubeconfig(), b=kubeconfig("https://other")), CLUSTER)
+    other = decide(peers, secrets(a=kubeconfig(), b=kubeconfig("https://other")), CLUSTER, {})
     assert (other["a"].serves, other["b"].serves) == (True, True)
 
 
 @pytest.mark.parametrize(
-    ("annotation", "seconds"), [("0s", 0), ("90s", 90), ("5m", 300), ("2h", 7200), ("soon", None), ("-1s", None)]
+    ("annotation", "seconds"),
+    [
+        ("0s", 0),
+        ("90s", 90),
+        ("5m", 300),
+        ("2h", 7200),
+        ("soon", None),
+        ("-1s", None),
+        ("999999999h", None),
+        ("9" * 5000 + "s", None),
+    ],
 )
 def test_a_peer_is_abandoned_so_long_after_its_deletion(annotation: str, seconds: int | None) -> None:
     metadata = {

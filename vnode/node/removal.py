@@ -72,6 +72,17 @@ async def abandon(home: Client, name: str, identity: Identity) -> list[Key]:
     return [pod.key for pod in pods]
 
 
+async def is_foreign(home: Client, name: str, identity: Identity) -> bool:
+    """Whether there is a Node `name` that is not ours. Raises `ApiError`."""
+    try:
+        await _own_node(home, Key("", name), identity)
+    except NotFound:
+        return False
+    except ForeignNode:
+        return True
+    return False
+
+
 async def _own_node(home: Client, key: Key, identity: Identity) -> Object:
     node = parse_object(await home.get(NODES, key))
     if node.meta.annotations.get(names.CLUSTER_UID) != identity.cluster_uid:

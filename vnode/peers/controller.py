@@ -113,10 +113,11 @@ class PeerController:
 
     def _decide(self) -> None:
         """Decide on all Peers anew, and tell the fleet."""
-        self._decisions = decide(self._store, self._secrets.found, self._home.identity.cluster)
+        uids = {peer.meta.name: peer.uid for peer in self._store}
+        self._serving = {name: each for name, each in self._serving.items() if each.uid == uids.get(name)}
+        served = {name: (each.spec, each.server) for name, each in self._serving.items()}
+        self._decisions = decide(self._store, self._secrets.found, self._home.identity.cluster, served)
         self._secrets.follow(decision.secret for decision in self._decisions.values() if decision.secret)
-        for name in self._serving.keys() - self._decisions.keys():
-            del self._serving[name]
         wanted: dict[str, Wanted] = {}
         for peer in self._store:
             serving = self._served(peer, self._decisions[peer.meta.name])
@@ -128,8 +129,6 @@ class PeerController:
     def _served(self, peer: Object, decision: Decision) -> _Serving | None:
         """What `peer` is served with from now on; None as long as nothing may be begun for it."""
         name, serving = peer.meta.name, self._serving.get(peer.meta.name)
-        if serving is not None and serving.uid != peer.uid:
-            serving = None
         if decision.spec is not None and decision.serves and names.PEER_FINALIZER in peer.meta.finalizers:
             spec, text = decision.spec, decision.kubeconfig
             same = serving is not None and (serving.spec.kubeconfig, serving.spec.context, serving.server) == (
@@ -144,11 +143,7 @@ class PeerController:
                 credentials = HeldKubeconfig(text, spec.kubeconfig, spec.context, self._now)
                 entry = peer.spec()["secretRef"].get("key") or DEFAULT_KEY
                 keep = in_secret(self._home.client, Key(self._namespace, decision.secret), entry, spec.context)
-                serving = _Serving(peer.uid, spec, decision.server, credentials, keep)
-        if serving is not None:
-            self._serving[name] = serving
-        else:
-            self._serving.pop(name, None)
+                serving = self._serving[name] = _Serving(peer.uid, spec, decision.server, credentials, keep)
         return serving
 
     async def _reconcile(self, name: str) -> float | None:
@@ -191,12 +186,16 @@ class PeerController:
         name = peer.meta.name
         if name not in self._leaving:
             assert self._group is not None
+            serving = self._serving.get(name)
+            spec = decision.spec if serving is None else serving.spec
+            node = decision.node_name if spec is None else spec.node_name
             departure = Departure(
                 name,
-                decision.node_name,
-                decision.spec,
+                node,
+                spec,
                 self._home,
                 self._fleet,
+                drains=node not in self._nodes_of_others(name),
                 reached=lambda: self._reached(peer),
                 changed=lambda: self._queue.add(name),
             )
@@ -206,6 +205,11 @@ class PeerController:
         until = abandon_at(peer)
         departure.abandon_in(None if until is None else (until - self._now()).total_seconds())
         return departure
+
+    def _nodes_of_others(self, name: str) -> set[str]:
+        """The Nodes of all Peers but this one."""
+        served = {each.spec.node_name for other, each in self._serving.items() if other != name}
+        return served | {each.node_name for other, each in self._decisions.items() if other != name and each.serves}
 
     def _reached(self, peer: Object) -> bool:
         """Whether the peer has ever answered, to us or to an earlier run of ours."""

@@ -31,7 +31,8 @@ NAMED: Final = 10  # namespaces that are named in a message
 class Departure:
     """`run` it under `keep`; it is over once `done`. `changed` is called when `message` is another one, and at the end.
 
-    `reached` says whether the peer has ever answered: if not, nothing of ours can be there.
+    `drains` is False where another Peer has the Node: it stays as it is. `reached` says whether the peer has ever
+    answered: if not, nothing of ours can be there.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class Departure:
         spec: PeerSpec | None,
         home: Home,
         fleet: Fleet,
+        *,
+        drains: bool,
         reached: Callable[[], bool],
         changed: Callable[[], None],
     ) -> None:
@@ -49,6 +52,7 @@ class Departure:
         self.done = False
         self._name, self._node, self._spec = name, node, spec
         self._home, self._fleet, self._reached, self._changed = home, fleet, reached, changed
+        self._drains = drains
         self._deadline: float | None = None
         self._limit: asyncio.Timeout | None = None
 
@@ -83,8 +87,9 @@ class Departure:
                 return
 
     async def _in_order(self) -> None:
-        with suppress(NotFound, ForeignNode):  # never made, or gone already
-            await drain_and_remove(self._home.client, self._node, self._home.identity, self._say, None)
+        if self._drains:
+            with suppress(NotFound, ForeignNode):  # never made, or gone already
+                await drain_and_remove(self._home.client, self._node, self._home.identity, self._say, None)
         if self._reached():
             await self._clear()
 
@@ -102,8 +107,9 @@ class Departure:
         session = self._fleet.session(self._name)
         places = session.leftovers.places if session is not None else Counter[str]()
         pods: list[Key] = []
-        with suppress(NotFound, ForeignNode):
-            pods = await abandon(self._home.client, self._node, self._home.identity)
+        if self._drains:
+            with suppress(NotFound, ForeignNode):
+                pods = await abandon(self._home.client, self._node, self._home.identity)
         if session is not None and session.facts.answers:
             with suppress(VnodeError, TimeoutError):  # it was not the peer that was in the way: do what can be done
                 async with asyncio.timeout(LAST_TRY_S):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from vnode.errors import ApiError, Conflict, NotFound
-from vnode.kube.client import PODS
+from vnode.kube.client import PODS, Client
 from vnode.kube.objects import Key, Object
+from vnode.node.removal import is_foreign
 from vnode.peers.home import Home
 from vnode.reflect.controller import Reflector
 from vnode.reflect.namespaces import RemoteNamespaces
@@ -20,13 +21,14 @@ SWEEP_RETRY_S = 30.0
 
 
 class Leftovers:
-    """Mirrors, copies and namespaces of ours at the peer `name`; `local` follows the node's Pods at home."""
+    """Mirrors, copies and namespaces of ours at the peer; `local` follows at home the Pods of `node`."""
 
     def __init__(
         self,
         *,
         home: Home,
-        name: str,
+        peer: Client,
+        node: str,
         local: Informer,
         remote: Informer,
         copies: Sequence[Informer],
@@ -34,7 +36,8 @@ class Leftovers:
         namespaces: RemoteNamespaces,
     ) -> None:
         self._home = home
-        self._name = name
+        self._peer = peer
+        self._node = node
         self._local = local
         self._remote = remote
         self._copies = copies
@@ -49,18 +52,21 @@ class Leftovers:
     async def clear(self, say: Callable[[str], None]) -> None:
         """The Node being gone, wait until nothing of ours is left at the peer, then remove our namespaces there.
 
-        What a DaemonSet's controller put back while the Node was going is deleted at home, and so ends at the peer.
+        What a DaemonSet's controller put back while the Node was going is deleted at home, and so ends at the peer. Has
+        somebody else a Node of the name by now, the Pods at home are theirs, and ours end at the peer alone.
         """
         told = -1
         while left := self.places.total():
             if left != told:
-                say(f"{self._name}: {left} objects still go at the peer")
+                say(f"{self._peer.side}: {left} objects still go at the peer")
                 told = left
             await asyncio.sleep(0.5)
-            for local in list(self._local.store):
-                if not local.leaving:
-                    with suppress(NotFound, Conflict):
-                        await self._home.client.delete(PODS, local.key, uid=local.uid)
+            if await is_foreign(self._home.client, self._node, self._home.identity):
+                for local in self._local.store:
+                    self._reflector.use(local.key, ())
+                await _delete_all(self._peer, self._remote)
+            else:
+                await _delete_all(self._home.client, self._local)
             await self._reflector.remove_strays(self._remote.store)
         await self._namespaces.remove_all()
 
@@ -92,3 +98,10 @@ class Leftovers:
                     gone.set()
         finally:
             unsubscribe()
+
+
+async def _delete_all(client: Client, pods: Informer) -> None:
+    for pod in list(pods.store):
+        if not pod.leaving:
+            with suppress(NotFound, Conflict):
+                await client.delete(PODS, pod.key, uid=pod.uid)

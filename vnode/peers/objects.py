@@ -1,7 +1,7 @@
 """Peer objects as the apiserver has them -> what is to run, and for each that may not, why. Pure.
 
-Of two Peers in each other's way the older one is served. Called by `peers.controller` with all Peers at once: what one
-may do depends on the others.
+Of two Peers in each other's way the one that is served already goes on, else the older one is served. Called by
+`peers.controller` with all Peers at once: what one may do depends on the others.
 """
 
 import re
@@ -43,32 +43,38 @@ class Decision:
 
 
 Secrets = Mapping[str, Mapping[str, str] | str]
+Served = Mapping[str, tuple[PeerSpec, Any]]
 
 
-def decide(peers: Iterable[Object], secrets: Secrets, cluster: str) -> dict[str, Decision]:
+def decide(peers: Iterable[Object], secrets: Secrets, cluster: str, served: Served) -> dict[str, Decision]:
     """A decision for each Peer, by name.
 
     `secrets` has by name the texts of a Secret, or why there are none; where it has nothing, the Secret has not been
-    read yet, and the Peer not been judged: `accepted` is Unknown.
+    read yet, and the Peer not been judged: `accepted` is Unknown. `served` has by name what Peers run with now, and
+    which apiserver that leads to: it is theirs until they are accepted with something else.
     """
     decisions: dict[str, Decision] = {}
-    earlier: list[Placed] = []
-    for peer in sorted(peers, key=lambda peer: (peer.meta.creation_timestamp or "", peer.meta.name)):
-        decision = _alone(peer, secrets, cluster)
+    claims = {name: Placed(*running, f"Peer {name}: ") for name, running in served.items()}
+    for peer in sorted(peers, key=lambda peer: _precedence(peer, served)):
+        name, decision = peer.meta.name, _alone(peer, secrets, cluster)
         if decision.spec is not None:
-            placed = Placed(decision.spec, decision.server or peer.meta.name, f"Peer {peer.meta.name}: ")
-            problems = list(mutual_problems(placed, earlier, cluster))
-            if problems:
+            placed = Placed(decision.spec, decision.server or name, f"Peer {name}: ")
+            others = [claim for other, claim in claims.items() if other != name]
+            if problems := list(mutual_problems(placed, others, cluster)):
                 accepted = Said("False", names.PEER_CONFLICT, "; ".join(problems))
                 decision = Decision(accepted, decision.node_name, decision.secret, decision.spec)
-            else:
-                earlier.append(placed)
-        decisions[peer.meta.name] = decision
+            elif decision.serves or name not in served:
+                claims[name] = placed
+        decisions[name] = decision
     return decisions
 
 
+def _precedence(peer: Object, served: Served) -> tuple[bool, str, str]:
+    return peer.meta.name not in served, peer.meta.creation_timestamp or "", peer.meta.name
+
+
 def _alone(peer: Object, secrets: Secrets, cluster: str) -> Decision:
-    """As if there were no other Peer. `spec` is set wherever it can be read: its Node's name is taken."""
+    """As if there were no other Peer. `spec` is set wherever it is valid: its Node's name is taken."""
     raw = peer.spec()
     name = peer.meta.name
     shown = raw.get("node") if isinstance(raw.get("node"), dict) else {}
@@ -110,9 +116,13 @@ def _refusal(reason: str, error: ConfigError) -> Said:
 def abandon_at(peer: Object) -> datetime | None:
     """When a Peer that is being deleted goes even if it is not drained; None: never.
 
-    Said by its annotation, a number with `s`, `m` or `h`. What is none of that counts as absent: it is safer to wait.
+    Said by its annotation, a number with `s`, `m` or `h`. What is none of that, or past the end of the calendar, counts
+    as absent: it is safer to wait.
     """
     found = _DURATION.fullmatch(peer.meta.annotations.get(names.ABANDON_AFTER, ""))
     if found is None or peer.meta.deletion_timestamp is None:
         return None
-    return datetime.fromisoformat(peer.meta.deletion_timestamp) + timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return datetime.fromisoformat(peer.meta.deletion_timestamp) + timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except (OverflowError, ValueError):  # ValueError: a number of thousands of digits
+        return None

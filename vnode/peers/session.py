@@ -113,7 +113,8 @@ class Session:
         )
         self.leftovers = Leftovers(
             home=home,
-            name=spec.name,
+            peer=peer,
+            node=node,
             local=self._local,
             remote=self._remote,
             copies=list(reflected.values()),
