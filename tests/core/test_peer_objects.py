@@ -77,7 +77,7 @@ def test_what_cannot_be_served_says_why(spec: dict[str, Any], reason: str, messa
         "contexts: [{name: [s3cret], context: {}}]",
         "contexts: [{name: main, context: {user: [s3cret]}}]",
         "users: [{name: s3cret, user: {token: 2024-13-40}}]",
-        "s3cret: " + "[" * 5000,
+        "s3cret: " + "[" * 500,
         "s3cret: " + "9" * 5000,
         "s3cret: !!bool maybe",
         "s3cret: !!timestamp soon",
