@@ -54,7 +54,7 @@ OFFLOADING: Final[tuple[Right, ...]] = (
 )
 # With --peer-objects: the Peers, and the kubeconfigs beside them in vnode's own namespace.
 HOME_PEERS: Final[tuple[Right, ...]] = (
-    Right("peers.vnode.dev", (*_READ, "patch"), "peers as objects", "--peer-objects"),
+    Right("peers.vnode.dev", ("list", "watch", "patch"), "peers as objects", "--peer-objects"),
     Right("peers/status.vnode.dev", ("patch",), "their status", "--peer-objects"),
 )
 HOME_OWN: Final[tuple[Right, ...]] = (

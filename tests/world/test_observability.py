@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 
 from tests.expect import eventually
-from tests.world.api import Json
+from tests.world.api import Api, Json
 from tests.world.manifests import deployment, pod, secret
 from tests.world.vnodes import Space, Vnode, peer_config
 from vnode.devcluster.cluster import Cluster
@@ -61,8 +61,9 @@ def test_a_pod_costs_two_writes_at_the_peer(vnode: Vnode, space: Space) -> None:
     space.kubectl("delete", "pod", "one")
     eventually("it is gone", lambda: not space.mirror("one"))
     assert writes("edge-a") - before[0] == 2
-    # Running, and the release; between them its end, when the mirror does not follow it within 100 ms.
-    assert writes("home") - before[1] <= 3
+    # Running, and the release. On a busy machine its way to there shows in two steps, and between them its end, when
+    # the mirror does not follow it within 100 ms.
+    assert 2 <= writes("home") - before[1] <= 4
 
 
 def test_the_log_is_json_with_facts_and_no_secret_in_it(
@@ -92,7 +93,15 @@ def test_the_log_is_json_with_facts_and_no_secret_in_it(
         assert hidden not in text
 
 
-def test_an_idle_vnode_asks_for_nothing_but_leases_and_probes(own_vnode: Make, peer_a: Cluster, vnode: Vnode) -> None:
+def test_an_idle_vnode_asks_for_nothing_but_leases_and_probes(
+    own_vnode: Make, home: Cluster, peer_a: Cluster, vnode: Vnode
+) -> None:
+    # One that goes has its copy looked for at each peer.
+    eventually(
+        "no namespace goes",
+        lambda: all("deletionTimestamp" not in each["metadata"] for each in Api(home.plane).list("Namespace")),
+        90,
+    )
     alone = own_vnode(peer_config("idle", peer_a)).start().wait_ready()
     assert "idle" not in vnode.nodes
     eventually("its certificate is asked for", lambda: "serving certificate requested" in alone.log)
