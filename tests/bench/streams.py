@@ -21,12 +21,12 @@ from tests.bench.sessions import Session, Side, echo
 POD: Final = "streams"
 ECHOES: Final = 500
 STARTS: Final = 30
-LOG_READS: Final = 20
+LOG_READS: Final = 40
 COPIES: Final = 6
 OPENING: Final = 8  # sessions begun at a time: each is a process that runc starts
 
-# One file of the kubelet's, which rotates at 10 MiB; lines of 160 bytes.
-_LOG_LINES: Final = 40_000
+# One file of the kubelet's, which rotates at 4 MiB; lines of 160 bytes.
+_LOG_LINES: Final = 18_000
 _SCRIPT: Final = f"yes $(printf %0159d 0) | head -n {_LOG_LINES}; while true; do sleep 1000; done"
 _LINE: Final = b"x" * 63 + b"\n"
 
