@@ -8,12 +8,11 @@ from contextlib import suppress
 from typing import Final
 
 from vnode.errors import NotFound
-from vnode.kube.client import NAMESPACES, SECRETS, Client, Resource
+from vnode.kube.client import NAMESPACES, PEERS, SECRETS, Client, Resource
 from vnode.kube.objects import Json, Key, parse_object
 from vnode.kube.token import SERVICE_ACCOUNTS
 
 _RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
-PEERS: Final = Resource("/apis/vnode.dev/v1alpha1", "peers")
 _RESOURCES: Final = {
     "Namespace": NAMESPACES,
     "Secret": SECRETS,

@@ -7,13 +7,13 @@ from typing import Final
 
 import msgspec
 
-from vnode import roles
+from vnode import names, roles
 from vnode.config import default_cluster_name
 from vnode.errors import ConfigError, NotFound, VnodeError
 from vnode.join import account
 from vnode.join.account import Admin
-from vnode.join.apply import PEERS, Say, apply_all, delete_all
-from vnode.kube.client import NAMESPACES, Client
+from vnode.join.apply import Say, apply_all, delete_all
+from vnode.kube.client import NAMESPACES, PEERS, Client
 from vnode.kube.objects import JsonDict, Key, parse_object
 
 LOOK_EVERY_S: Final = 1.0
@@ -43,7 +43,12 @@ def manifests(name: str, namespace: str, kubeconfig: str, mapped: Mapping[str, s
             "metadata": {"name": _secret(name), "namespace": namespace, "labels": roles.LABELS},
             "data": {"kubeconfig": base64.b64encode(kubeconfig.encode()).decode()},
         },
-        {"apiVersion": "vnode.dev/v1alpha1", "kind": "Peer", "metadata": {"name": name}, "spec": spec},
+        {
+            "apiVersion": f"{names.DOMAIN}/{names.PEER_VERSION}",
+            "kind": "Peer",
+            "metadata": {"name": name},
+            "spec": spec,
+        },
     ]
 
 

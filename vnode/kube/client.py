@@ -19,7 +19,7 @@ from vnode.errors import ApiError, Conflict, Gone, Idle, NotFound, Rejected, Too
 from vnode.kube.credentials import Connection, Credentials
 from vnode.kube.objects import Json, JsonDict, Key
 from vnode.kube.pool import Pool
-from vnode.names import FIELD_MANAGER
+from vnode.names import DOMAIN, FIELD_MANAGER, PEER_VERSION
 from vnode.telemetry.metrics import Metrics
 
 REQUEST_LIMIT_S: Final = 30.0
@@ -70,6 +70,7 @@ LEASES: Final = Resource("/apis/coordination.k8s.io/v1", "leases")
 TOKEN_REVIEWS: Final = Resource("/apis/authentication.k8s.io/v1", "tokenreviews")
 ACCESS_REVIEWS: Final = Resource("/apis/authorization.k8s.io/v1", "subjectaccessreviews")
 SELF_ACCESS_REVIEWS: Final = Resource("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews")
+PEERS: Final = Resource(f"/apis/{DOMAIN}/{PEER_VERSION}", "peers")
 SIGNING_REQUESTS: Final = Resource("/apis/certificates.k8s.io/v1", "certificatesigningrequests")
 
 Params = Mapping[str, str] | list[tuple[str, str]]

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from vnode import names
 from vnode.config import PeerSpec
 from vnode.errors import VnodeError
-from vnode.kube.client import EVENTS, NODES, PODS, Client, Resource
+from vnode.kube.client import EVENTS, NODES, PEERS, PODS, Client
 from vnode.kube.credentials import from_kubeconfig
 from vnode.kube.objects import Key
 from vnode.observe.hops import Hops, read_hops
@@ -28,7 +28,6 @@ from vnode.observe.reports import (
 )
 from vnode.observe.trace import Trace, trace
 
-PEERS: Final = Resource(f"/apis/{names.DOMAIN}/v1alpha1", "peers")
 _OF_VNODE: Final = f"type=Warning,reportingComponent={names.USER_AGENT}"
 T = TypeVar("T")
 

@@ -4,25 +4,22 @@ from typing import Final, Literal, get_args
 
 from vnode import names
 from vnode.observe.objects import Container, Defined, Pod, containers
+from vnode.pods.status import BEGINNINGS, failing
 
 State = Literal["ready", "unready", "pending", "failing", "done", "leaving"]
 STATES: Final[tuple[State, ...]] = get_args(State)
-_BEGINS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})  # who waits for these is on its way
 
 
 def state(pod: Pod) -> State:
-    """The state a Pod is counted in.
-
-    `failing` is what somebody must look at: it failed, cannot go to the peer or be scheduled there, or a container of
-    it waits for an image or after a crash.
-    """
+    """The state a Pod is counted in; `failing` as a Peer counts it."""
     if pod.metadata.deletion_timestamp is not None:
         return "leaving"
     if pod.status.phase == "Succeeded":
         return "done"
     remote = pod.condition(names.REMOTE_CONDITION)
+    refused = remote is not None and remote.status == "False"
     waits = {each.state.waiting.reason for each in containers(pod) if each.state.waiting}
-    if pod.status.phase == "Failed" or (remote and remote.status == "False") or not waits <= _BEGINS:
+    if failing(pod.status.phase, refused=refused, waiting=waits):
         return "failing"
     if pod.status.phase == "Pending":
         return "pending"
@@ -66,7 +63,7 @@ def _initialising(pod: Pod) -> str:
         if (ended and ended.exit_code == 0) or (each.name in sidecars and each.started):
             continue
         reason = _reason(each)
-        on_its_way = each.state.waiting is not None and reason in _BEGINS
+        on_its_way = each.state.waiting is not None and reason in BEGINNINGS
         return f"Init:{reason}" if reason and not on_its_way else f"Init:{done}/{len(pod.spec.init_containers)}"
     return ""
 

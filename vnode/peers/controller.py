@@ -16,7 +16,7 @@ from typing import Final
 from vnode import names
 from vnode.config import PeerSpec
 from vnode.errors import NotFound
-from vnode.kube.client import MERGE_PATCH
+from vnode.kube.client import MERGE_PATCH, PEERS
 from vnode.kube.credentials import Credentials, HeldKubeconfig
 from vnode.kube.objects import JsonDict, Key, Object, parse_object
 from vnode.kube.watch import Event
@@ -26,7 +26,7 @@ from vnode.peers.home import Home
 from vnode.peers.objects import DEFAULT_KEY, Decision, abandon_at, decide
 from vnode.peers.renewal import Keep, in_secret
 from vnode.peers.secrets import Secrets
-from vnode.peers.source import PEERS, PeerSource
+from vnode.peers.source import PeerSource
 from vnode.peers.status import Facts, PeerStatus, Said, as_json, peer_status, read_status
 from vnode.runtime.controller import Controller, keep
 from vnode.runtime.recorder import Recorder, Regarding

@@ -21,14 +21,13 @@ import msgspec
 
 from vnode import names
 from vnode.errors import ApiError, NotFound
-from vnode.kube.client import Client, Resource
+from vnode.kube.client import PEERS, Client
 from vnode.kube.credentials import Connection, Credentials
 from vnode.kube.objects import Object, parse_object
 from vnode.kube.watch import Applied, Backoff, Deleted, Event, Source
 
 log = logging.getLogger(__name__)
 
-PEERS: Final = Resource(f"/apis/{names.DOMAIN}/{names.PEER_VERSION}", "peers")
 STOP_LIMIT_S: Final = 5.0
 LONG_S: Final = 60.0  # a run that lasted longer than this was a good one
 QUIET_S: Final = 75.0  # without a word, not even a bookmark, a watch is taken for dead

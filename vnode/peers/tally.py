@@ -10,8 +10,7 @@ import msgspec
 from vnode.kube.objects import Key, Object
 from vnode.names import REMOTE_CONDITION
 from vnode.peers.status import Pods
-
-_BEGINS = frozenset({"", "ContainerCreating", "PodInitializing"})  # a container that waits for these is on its way
+from vnode.pods.status import failing
 
 
 class _Condition(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +74,6 @@ def _state(pod: Object) -> str:
         if container.state.waiting
     ]
     refused = any(each.type == REMOTE_CONDITION and each.status == "False" for each in status.conditions)
-    if status.phase == "Failed" or refused or not _BEGINS.issuperset(waiting):
+    if failing(status.phase, refused=refused, waiting=waiting):
         return "failing"
     return "pending" if status.phase == "Pending" else "other"

@@ -5,7 +5,7 @@ never go back and terminal ones are final, startTime is set once, restart counts
 left alone. Patches are strategic merge patches with the uid as precondition.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,6 +18,8 @@ from vnode.pods.shape import HEAD, SHAPE, STATUS_LISTS, Shape
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 _RANK: Final = {"": 0, "Pending": 1, "Running": 2, "Succeeded": 3, "Failed": 3}
 _OURS_TO_WORK_OUT: Final = frozenset(name for name, entry in STATUS.items() if entry.fate != "carried")
+# A container that waits for one of these is on its way.
+BEGINNINGS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 # What our own earlier write may have left and the mirror no longer says.
 _CLEARED: Final = ("message", "reason", "resize", "podIP", "podIPs")
 # What a kubelet owns and therefore removes (`kubelet/types/pod_status.go`, v1.37), less the scheduler's PodScheduled.
@@ -56,6 +58,15 @@ def done(pod: Object) -> bool:
 def started(pod: Object) -> bool:
     """True once a kubelet has taken the Pod up (`startTime`): if its mirror is lost now, it must not run again."""
     return HEAD.decode(pod.raw_status or b"{}").start_time is not None
+
+
+def failing(phase: str, *, refused: bool, waiting: Iterable[str]) -> bool:
+    """True for a Pod that somebody must look at.
+
+    It failed, it cannot go to the peer or be scheduled there (`refused`: our condition is False), or a container of it
+    is `waiting`, by these reasons, for an image or after a crash.
+    """
+    return phase == "Failed" or refused or not BEGINNINGS.issuperset(waiting)
 
 
 def status_patch(local: Object, remote: Object, view: View, *, in_step: bool) -> JsonDict | None:
